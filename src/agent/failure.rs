@@ -1,0 +1,56 @@
+//! Why an install can't be done, in the words that the controller keeps.
+
+/// A local failure: its stable name, and the sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// A stable name, see the constants of [`code`].
+    pub code: &'static str,
+    /// For people, with the values.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with this name and text.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+/// Names of failures. They are told to the controller and kept in journals: never rename one.
+pub mod code {
+    /// The list of disks can't be read.
+    pub const DISK_LIST: &str = "disk-list";
+    /// No disk is what the manifest says.
+    pub const NO_DISK_MATCHES: &str = "no-disk-matches";
+    /// More than one disk is what the manifest says.
+    pub const TWO_DISKS_MATCH: &str = "two-disks-match";
+    /// The disk is, or may be, one that must be kept.
+    pub const DISK_KEPT: &str = "disk-kept";
+    /// The disk can't be opened.
+    pub const DISK_OPEN: &str = "disk-open";
+    /// The image needs more room than the disk has.
+    pub const DISK_TOO_SMALL: &str = "disk-too-small";
+    /// The disk refused a write.
+    pub const DISK_WRITE: &str = "disk-write";
+    /// The disk refused a read.
+    pub const DISK_READ: &str = "disk-read";
+    /// What was read back is not what was written.
+    pub const VERIFY_FAILED: &str = "verify-failed";
+    /// The image can't be fetched.
+    pub const IMAGE_UNAVAILABLE: &str = "image-unavailable";
+    /// The image became another file while it was fetched.
+    pub const IMAGE_CHANGED: &str = "image-changed";
+    /// The image's bytes can't be decompressed.
+    pub const IMAGE_CORRUPT: &str = "image-corrupt";
+    /// The image ends too early.
+    pub const TRUNCATED: &str = "truncated";
+    /// The image is not the one that the manifest names.
+    pub const WRONG_DIGEST: &str = "wrong-digest";
+    /// The image has no place for the configuration.
+    pub const NO_SEED_PARTITION: &str = "no-seed-partition";
+    /// The configuration does not fit into its place.
+    pub const SEED_TOO_LARGE: &str = "seed-too-large";
+    /// The agent itself is broken.
+    pub const AGENT: &str = "agent";
+}

@@ -1,0 +1,81 @@
+//! One agent start, from hello to reboot.
+
+use std::{io, sync::Arc, thread};
+
+use tokio::sync::oneshot;
+
+use super::{
+    End, Host, Pace, Params,
+    client::Client,
+    failure::{Failure, code},
+    install::{Order, install},
+};
+use crate::model::{AgentCommand, AgentHello, ObservedDisk};
+
+/// Does what the boot server says and returns how it ended. `boot_id` is chosen at random for each start of the machine.
+///
+/// Cancelling it (dropping the future) stops all writing within one block. It needs a tokio runtime with time and network.
+pub async fn run(params: Params, host: Arc<dyn Host>, boot_id: String, pace: Pace) -> End {
+    let client = match Client::new(&params, &boot_id, host.clone(), pace) {
+        Ok(client) => client,
+        Err(why) => return End::Halt { why },
+    };
+    let (hello, disks) = match inventory(host.clone(), boot_id).await {
+        Ok(found) => found,
+        Err(failure) => return End::Halt { why: failure.message },
+    };
+    client.say(&format!("asking {} what to do", params.url));
+    match client.hello(&hello).await {
+        Err(error) => End::Halt { why: error.to_string() },
+        Ok(AgentCommand::Refuse { why }) => End::Halt { why },
+        Ok(AgentCommand::BootFromDisk) => {
+            client.say("the disk is installed already; rebooting into it");
+            End::Reboot
+        }
+        Ok(AgentCommand::Install { attempt, install: wanted, system, keep, call_home }) => {
+            client.say(&format!("{attempt}: installing {} ({})", wanted.image.name, wanted.image.digest.short()));
+            let order = Order { machine: attempt.machine, install: *wanted, system, keep, call_home };
+            install(&client, &host, disks, order).await
+        }
+    }
+}
+
+/// What the machine is. Disks that can't be listed are told as none, and are a failure once one is needed.
+async fn inventory(host: Arc<dyn Host>, boot_id: String) -> Result<(AgentHello, io::Result<Vec<ObservedDisk>>), Failure> {
+    in_thread("inventory", move || {
+        let disks = host.disks();
+        let hello = AgentHello {
+            boot_id,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            serial: host.serial(),
+            uuid: host.uuid(),
+            disks: disks.as_ref().cloned().unwrap_or_default(),
+            nics: host.nics(),
+            uefi: host.uefi(),
+        };
+        (hello, disks)
+    })
+    .await
+}
+
+/// Runs what blocks in a thread of its own: hundreds of simulated agents would use up a shared pool, and wait for each other.
+///
+/// The thread starts at once, not at the first poll.
+///
+/// # Errors
+/// `agent` when the thread can't be started or panicked.
+pub(super) fn in_thread<T, W>(name: &'static str, work: W) -> impl Future<Output = Result<T, Failure>> + Send + use<T, W>
+where
+    T: Send + 'static,
+    W: FnOnce() -> T + Send + 'static,
+{
+    let (sender, receiver) = oneshot::channel();
+    let started = thread::Builder::new().name(name.to_owned()).spawn(move || {
+        // Nobody waits any more: the install was cancelled.
+        let _ = sender.send(work());
+    });
+    async move {
+        started.map_err(|error| Failure::new(code::AGENT, format!("the thread {name} can't be started: {error}")))?;
+        receiver.await.map_err(|_| Failure::new(code::AGENT, format!("the thread {name} broke")))
+    }
+}

@@ -1,0 +1,252 @@
+//! Puts an image's blocks on a disk, each once, and reads them back.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    mpsc::Receiver,
+};
+
+use ring::digest::{Context, SHA256};
+use tokio::sync::oneshot;
+
+use super::{
+    Disk,
+    failure::{Failure, code},
+    image::{BLOCK, finish},
+};
+use crate::model::{Digest, Phase, Progress};
+
+/// Most zeros in one request to the device: it must come back often enough to show progress and to be stopped.
+const MOST_ZEROS: u64 = 64 << 20;
+
+/// How much of the disk's end is zeroed beyond the image: what old systems keep there (the backup partition table, software RAID
+/// superblocks, ZFS labels) fits into it, and a new system must not find any.
+const TAIL: u64 = 1 << 20;
+
+/// What the threads of one install share with the rest of the agent.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    stop: AtomicBool,
+    wrote: AtomicBool,
+    leave: AtomicBool,
+    phase: AtomicU8,
+    done: AtomicU64,
+    total: AtomicU64,
+    file_length: AtomicU64,
+    /// Bytes of the image file received.
+    pub(super) received: Arc<AtomicU64>,
+}
+
+impl Watch {
+    /// No thread writes any more once it has looked here.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Whether the disk's old content may be gone.
+    pub(super) fn wrote(&self) -> bool {
+        self.wrote.load(Ordering::SeqCst)
+    }
+
+    /// The boot server allowed writing: from now on there is progress to tell. Lengths in bytes of the image on the disk and of its
+    /// file; 0 is unknown.
+    pub(super) fn grant(&self, raw_length: u64, file_length: u64) {
+        self.file_length.store(file_length, Ordering::SeqCst);
+        self.begin(Phase::Writing, raw_length);
+        self.leave.store(true, Ordering::SeqCst);
+    }
+
+    /// Starts a phase of `total` bytes; 0 is unknown.
+    pub(super) fn begin(&self, phase: Phase, total: u64) {
+        self.done.store(0, Ordering::SeqCst);
+        self.total.store(total, Ordering::SeqCst);
+        let phase = match phase {
+            Phase::Writing => 0,
+            Phase::Verifying => 1,
+            Phase::Finishing => 2,
+        };
+        self.phase.store(phase, Ordering::SeqCst);
+    }
+
+    /// How far it is, once writing was allowed.
+    pub(super) fn progress(&self) -> Option<Progress> {
+        if !self.leave.load(Ordering::SeqCst) {
+            return None;
+        }
+        let phase = match self.phase.load(Ordering::SeqCst) {
+            0 => Phase::Writing,
+            1 => Phase::Verifying,
+            _ => Phase::Finishing,
+        };
+        let known = |total: &AtomicU64| Some(total.load(Ordering::SeqCst)).filter(|total| *total > 0);
+        match (known(&self.total), known(&self.file_length)) {
+            // A share of the file says more to people than a number of bytes with no end.
+            (None, total @ Some(_)) if phase == Phase::Writing => {
+                Some(Progress { phase, done: self.received.load(Ordering::SeqCst), total })
+            }
+            (total, _) => Some(Progress { phase, done: self.done.load(Ordering::SeqCst), total }),
+        }
+    }
+}
+
+/// Stops the threads when the install is cancelled.
+pub(super) struct StopOnDrop(pub(super) Arc<Watch>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// A disk with an image on it.
+pub(super) struct Written {
+    /// The disk.
+    pub(super) disk: Box<dyn Disk>,
+    /// Digest of the image's bytes on it.
+    pub(super) raw: Digest,
+    /// How many there are.
+    pub(super) length: u64,
+}
+
+/// Shows the first block to `look`, waits for `go`, and then writes all blocks until there are no more. Whether the image was whole
+/// is the caller's question.
+///
+/// Returns `None` when it was not allowed to begin, or was stopped.
+///
+/// # Errors
+/// `disk-write`, and `disk-too-small` before the byte that does not fit.
+pub(super) fn write(
+    disk: Box<dyn Disk>,
+    blocks: &Receiver<Vec<u8>>,
+    look: oneshot::Sender<Vec<u8>>,
+    go: oneshot::Receiver<()>,
+    watch: &Watch,
+) -> Result<Option<Written>, Failure> {
+    let Ok(first) = blocks.recv() else { return Ok(None) };
+    if look.send(first.clone()).is_err() || go.blocking_recv().is_err() {
+        return Ok(None);
+    }
+    let mut writer = Writer { disk, watch, at: 0, zeros: 0, hash: Context::new(&SHA256) };
+    for block in std::iter::once(first).chain(blocks.iter()) {
+        if watch.stopped() {
+            return Ok(None);
+        }
+        writer.put(&block)?;
+    }
+    writer.flush()?;
+    Ok(Some(Written { raw: finish(writer.hash), length: writer.at, disk: writer.disk }))
+}
+
+struct Writer<'a> {
+    disk: Box<dyn Disk>,
+    watch: &'a Watch,
+    /// Bytes taken so far.
+    at: u64,
+    /// How many of the last of them are zeros that are not on the disk yet.
+    zeros: u64,
+    hash: Context,
+}
+
+impl Writer<'_> {
+    fn put(&mut self, block: &[u8]) -> Result<(), Failure> {
+        let length = block.len() as u64;
+        let size = self.disk.size();
+        if self.at + length > size {
+            let text = format!("the image is larger than the disk, which has {size} bytes; nothing beyond byte {} was written", self.at);
+            return Err(Failure::new(code::DISK_TOO_SMALL, text));
+        }
+        self.hash.update(block);
+        if is_zero(block) {
+            self.zeros += length;
+            self.at += length;
+            if self.zeros >= MOST_ZEROS {
+                self.flush()?;
+            }
+            return Ok(());
+        }
+        self.flush()?;
+        self.watch.wrote.store(true, Ordering::SeqCst);
+        self.disk.write_at(self.at, block).map_err(|error| refused("write", self.at, length, &error))?;
+        self.at += length;
+        self.watch.done.store(self.at, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        let length = std::mem::take(&mut self.zeros);
+        if length > 0 {
+            let start = self.at - length;
+            self.watch.wrote.store(true, Ordering::SeqCst);
+            self.disk.zero(start, length).map_err(|error| refused("zeroing", start, length, &error))?;
+            self.watch.done.store(self.at, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+fn refused(what: &str, start: u64, length: u64, error: &std::io::Error) -> Failure {
+    Failure::new(code::DISK_WRITE, format!("the disk refuses a {what} of {length} bytes at byte {start}: {error}"))
+}
+
+/// Forgets what an older system left at the disk's end, puts everything on the medium, and compares what is there with `raw`.
+///
+/// `false`: it was stopped.
+///
+/// # Errors
+/// `disk-write`, `disk-read`, `verify-failed`.
+pub(super) fn settle_and_verify(written: &mut Written, watch: &Watch) -> Result<bool, Failure> {
+    if watch.stopped() {
+        return Ok(false);
+    }
+    let disk = &mut written.disk;
+    let end = disk.size();
+    // The image's last sector may be filled only in part.
+    let start = written.length.next_multiple_of(4096).max(end.saturating_sub(TAIL));
+    if start < end {
+        disk.zero(start, end - start).map_err(|error| refused("zeroing", start, end - start, &error))?;
+    }
+    sync(disk.as_mut())?;
+    watch.begin(Phase::Verifying, written.length);
+    let mut hash = Context::new(&SHA256);
+    let mut block = vec![0; BLOCK];
+    let mut at = 0;
+    while at < written.length {
+        if watch.stopped() {
+            return Ok(false);
+        }
+        let length = (written.length - at).min(BLOCK as u64);
+        let block = &mut block[..length as usize];
+        disk.read_at(at, block).map_err(|error| unreadable(at, &error))?;
+        hash.update(block);
+        at += length;
+        watch.done.store(at, Ordering::SeqCst);
+    }
+    let seen = finish(hash);
+    if seen != written.raw {
+        let text = format!("the disk holds {seen} where {} was written: it does not keep what it is given", written.raw);
+        return Err(Failure::new(code::VERIFY_FAILED, text));
+    }
+    Ok(true)
+}
+
+/// Puts everything on the medium.
+///
+/// # Errors
+/// `disk-write`.
+pub(super) fn sync(disk: &mut dyn Disk) -> Result<(), Failure> {
+    disk.sync().map_err(|error| Failure::new(code::DISK_WRITE, format!("the disk can't keep what was written: {error}")))
+}
+
+/// A refused read as a failure.
+pub(super) fn unreadable(at: u64, error: &std::io::Error) -> Failure {
+    Failure::new(code::DISK_READ, format!("the disk can't be read at byte {at}: {error}"))
+}
+
+fn is_zero(block: &[u8]) -> bool {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    block.chunks(ZEROS.len()).all(|chunk| chunk == &ZEROS[..chunk.len()])
+}

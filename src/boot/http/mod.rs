@@ -1,0 +1,65 @@
+//! The HTTP server (loaders, scripts, images, call-home) and the HTTPS server (the agent).
+
+mod agent;
+#[cfg(not(fuzzing))]
+mod callhome;
+#[cfg(fuzzing)]
+pub(super) mod callhome;
+mod images;
+mod plain;
+mod serve;
+pub(super) mod tls;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Request, State as Shared},
+    http::StatusCode,
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+
+pub(super) use agent::router as agent_router;
+pub(super) use plain::router as plain_router;
+pub(super) use serve::serve;
+
+use crate::{boot::state::State, ports::WitnessError};
+
+/// How long a request's body may take. Bodies are some kB; a minute is enough for the worst wire, and a client that trickles
+/// bytes to hold a connection is gone after it.
+const BODY_TIME: Duration = Duration::from_secs(60);
+/// Largest body: a report of a machine with hundreds of disks is some 100 kB.
+const BODY_SIZE: usize = 1 << 20;
+
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub SocketAddr);
+
+async fn read_body(body: Body) -> Result<Bytes, Response> {
+    match tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, BODY_SIZE)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => Err(text(StatusCode::PAYLOAD_TOO_LARGE, "the body is cut off or larger than 1 MiB")),
+        Err(_) => Err(text(StatusCode::REQUEST_TIMEOUT, "the body took longer than a minute")),
+    }
+}
+
+/// For answers that depend on the table: 503 until there is one.
+async fn when_ready(Shared(state): Shared<Arc<State>>, request: Request, next: Next) -> Response {
+    if state.is_ready() { next.run(request).await } else { text(StatusCode::SERVICE_UNAVAILABLE, "the controller is starting") }
+}
+
+fn text(status: StatusCode, why: impl std::fmt::Display) -> Response {
+    (status, format!("{why}\n")).into_response()
+}
+
+/// The client must not go on: for ever, or until the journal can be written again.
+fn not_taken(error: &WitnessError) -> Response {
+    match error {
+        WitnessError::NotOpen { .. } => text(StatusCode::CONFLICT, error),
+        WitnessError::Journal(_) | WitnessError::Stopping => {
+            tracing::error!(%error, "a sighting was not taken");
+            text(StatusCode::SERVICE_UNAVAILABLE, error)
+        }
+    }
+}

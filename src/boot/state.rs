@@ -1,0 +1,203 @@
+//! What DHCP, TFTP and HTTP share: the table in force, our addresses, and who is told what was seen.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use super::{
+    Config,
+    dhcp::strangers::{Note, Strangers},
+    facts::ServerFacts,
+    files::{self, INITRAMFS, KERNEL, LOCALBOOT},
+    tokens::Tokens,
+};
+use crate::{
+    model::{AttemptId, BootTable, DhcpMode, Evidence, Mac, MachineName, Reservation, Rung, Ticket},
+    ports::{Witness, WitnessError},
+};
+
+/// What was taken for an attempt since the table was published. Its lock is held over a decision and its journaling, so that
+/// two agents can't both be given leave to write.
+pub type Since = Arc<tokio::sync::Mutex<Vec<Evidence>>>;
+
+/// A table, and what is looked up in it by address.
+pub struct Published {
+    /// The table.
+    pub table: Arc<BootTable>,
+    by_address: HashMap<Ipv4Addr, Mac>,
+}
+
+impl Published {
+    fn new(table: Arc<BootTable>) -> Self {
+        let address = |reservation: &Reservation| reservation.address.map(|address| (address, reservation.mac));
+        let by_address = table.reservations.values().filter_map(address).collect();
+        Self { table, by_address }
+    }
+
+    /// The interface that `address` is reserved for.
+    pub fn reservation(&self, address: IpAddr) -> Option<&Reservation> {
+        let IpAddr::V4(address) = address.to_canonical() else { return None };
+        self.table.reservations.get(self.by_address.get(&address)?)
+    }
+
+    /// Whether `address` is in a network that we serve.
+    pub fn is_served(&self, address: IpAddr) -> bool {
+        let IpAddr::V4(address) = address.to_canonical() else { return false };
+        self.table.networks.values().any(|network| network.dhcp != DhcpMode::Off && network.subnet.contains(&address))
+    }
+
+    /// Whether a client at `address` may be the owner of `reservation`: it has the reserved address, or another server gives
+    /// out addresses and it is in that network.
+    pub fn may_be(&self, address: IpAddr, reservation: &Reservation) -> bool {
+        let IpAddr::V4(address) = address.to_canonical() else { return false };
+        match (self.table.served_network(reservation), reservation.address) {
+            (None, _) => false,
+            (Some(network), _) if network.dhcp == DhcpMode::Proxy => network.subnet.contains(&address),
+            (Some(_), reserved) => reserved == Some(address),
+        }
+    }
+}
+
+/// What DHCP, TFTP and HTTP share.
+pub struct State {
+    /// Where clients reach us.
+    pub facts: ServerFacts,
+    /// Tokens of attempts.
+    pub tokens: Tokens,
+    /// Whom we tell.
+    pub witness: Arc<dyn Witness>,
+    /// Where boot files are.
+    pub paths: BTreeMap<&'static str, PathBuf>,
+    /// Folder of images.
+    pub images: Option<PathBuf>,
+    published: RwLock<Arc<Published>>,
+    ready: AtomicBool,
+    since: Mutex<BTreeMap<AttemptId, Since>>,
+    told: Mutex<HashSet<(AttemptId, Rung)>>,
+    strangers: Mutex<Strangers>,
+    /// Declared machines without a ticket: apart, so that a storm of strangers can't crowd them out.
+    ours: Mutex<Strangers>,
+}
+
+impl State {
+    /// With an empty table: everyone gets silence until the first one is published.
+    pub fn new(config: &Config, facts: ServerFacts, tokens: Tokens, witness: Arc<dyn Witness>) -> Self {
+        Self {
+            facts,
+            tokens,
+            witness,
+            paths: paths(config),
+            images: config.images.clone(),
+            published: RwLock::new(Arc::new(Published::new(Arc::default()))),
+            ready: AtomicBool::new(false),
+            since: Mutex::default(),
+            told: Mutex::default(),
+            strangers: Mutex::default(),
+            ours: Mutex::default(),
+        }
+    }
+
+    /// The table in force.
+    pub fn published(&self) -> Arc<Published> {
+        self.published.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a table was published yet. Before that nobody may be told that they have no ticket: right after a restart an
+    /// agent in the middle of its work would take that for the end, and a machine to be installed would boot its old disk.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Puts a table in force.
+    pub fn publish(&self, table: Arc<BootTable>) {
+        let open: HashSet<AttemptId> = table.tickets.values().map(|ticket| ticket.attempt.clone()).collect();
+        lock(&self.since).retain(|attempt, _| open.contains(attempt));
+        lock(&self.told).retain(|(attempt, _)| open.contains(attempt));
+        *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Published::new(table));
+        self.ready.store(true, Ordering::Release);
+    }
+
+    /// What was taken for `attempt` since its table was published.
+    pub fn since(&self, attempt: &AttemptId) -> Since {
+        lock(&self.since).entry(attempt.clone()).or_default().clone()
+    }
+
+    /// Tells the witness, and keeps what it took: the table in force may be older than the journal.
+    ///
+    /// # Errors
+    /// As [`Witness::saw`]; nothing was kept then, and the caller must not act.
+    pub async fn saw(&self, attempt: &AttemptId, evidence: Evidence, since: &mut Vec<Evidence>) -> Result<(), WitnessError> {
+        self.witness.saw(attempt, evidence.clone()).await?;
+        if !since.contains(&evidence) {
+            since.push(evidence);
+        }
+        Ok(())
+    }
+
+    /// Takes note that a client fetched a boot file. Only fetches that say something about an attempt are told on.
+    pub fn fetched(self: &Arc<Self>, client: IpAddr, name: &str) {
+        let published = self.published();
+        let reservation = published.reservation(client).filter(|reservation| reservation.boot);
+        let Some(ticket) = reservation.and_then(|reservation| published.table.tickets.get(&reservation.mac)) else { return };
+        match (name == LOCALBOOT, ticket.reached(Rung::Written)) {
+            (true, true) => self.told_later(ticket, Evidence::BootedFromDisk),
+            (false, false) if files::LOADERS.contains(&name) => self.told_later(ticket, Evidence::LoaderFetched),
+            _ => {}
+        }
+    }
+
+    /// Logs and tells that somebody without a ticket asked (law 9), once in a while for each MAC.
+    pub fn refused(&self, mac: Mac, machine: Option<&MachineName>, why: &str) {
+        let notes = if machine.is_some() { &self.ours } else { &self.strangers };
+        match lock(notes).note(mac, Instant::now()) {
+            Note::Quiet => {}
+            Note::One => {
+                tracing::info!(%mac, machine = machine.map(tracing::field::display), why, "refused");
+                self.witness.refused(machine, &format!("{mac}: {why}"));
+            }
+            Note::Storm(packets) => tracing::warn!(packets, "too many unknown MACs to name each; is there a loop in the network?"),
+        }
+    }
+
+    /// Tells the witness of a rung without content, once, and does not wait for it: DHCP and TFTP answers must not be late
+    /// because a disk is.
+    pub fn told_later(self: &Arc<Self>, ticket: &Ticket, evidence: Evidence) {
+        let (attempt, rung) = (ticket.attempt.clone(), evidence.rung());
+        if ticket.reached(rung) || !lock(&self.told).insert((attempt.clone(), rung)) {
+            return;
+        }
+        let state = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = state.witness.saw(&attempt, evidence).await {
+                tracing::warn!(%attempt, %rung, %error, "a sighting was not taken");
+                lock(&state.told).remove(&(attempt, rung));
+            }
+        });
+    }
+}
+
+/// The ticket with what was taken since its table was published.
+pub fn with_since(ticket: &Ticket, since: &[Evidence]) -> Ticket {
+    let mut ticket = ticket.clone();
+    let new: Vec<_> = since.iter().filter(|evidence| !ticket.evidence.contains(evidence)).cloned().collect();
+    ticket.evidence.extend(new);
+    ticket
+}
+
+fn paths(config: &Config) -> BTreeMap<&'static str, PathBuf> {
+    let mut paths: BTreeMap<_, _> = files::LOADERS.into_iter().map(|name| (name, config.files.join(name))).collect();
+    let more = [(LOCALBOOT, &config.localboot), (KERNEL, &config.kernel), (INITRAMFS, &config.initramfs)];
+    paths.extend(more.into_iter().filter_map(|(name, path)| Some((name, path.clone()?))));
+    paths
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

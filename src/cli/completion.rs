@@ -1,0 +1,27 @@
+//! `rackwright completion`.
+
+use std::io;
+
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+use super::{Cli, Done};
+
+/// Print a completion script for a shell.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The shell.
+    shell: Shell,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  source <(rackwright completion bash)
+  rackwright completion zsh > ~/.zfunc/_rackwright
+  rackwright completion fish > ~/.config/fish/completions/rackwright.fish";
+
+pub fn run(args: &Args) -> anyhow::Result<Done> {
+    clap_complete::generate(args.shell, &mut Cli::command(), "rackwright", &mut io::stdout());
+    Ok(Done::Ok)
+}

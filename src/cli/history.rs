@@ -1,0 +1,82 @@
+//! `rackwright history`.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+
+use super::{Done, config::Config, plural, size};
+use crate::{
+    journal::SqliteJournal,
+    model::{Evidence, Fact, MachineName, Outcome, Record},
+};
+
+/// Tell what happened to a machine: every step, its reason, its outcome, and the evidence, oldest first.
+///
+/// Reads the journal, so it works while the controller runs and when it does not.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  rackwright history web-01\n  rackwright history web-01 --json | jq 'select(.fact.fact == \"saw\")'")]
+pub struct Args {
+    /// The machine.
+    machine: MachineName,
+    /// The controller's configuration, to find the journal.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the journal's records as JSON lines.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<Done> {
+    let config = Config::read(args.config.as_deref())?;
+    let path = config.journal();
+    let mut records = SqliteJournal::read_only(&path)?.records_after(0)?;
+    records.retain(|record| record.fact.machine() == &args.machine);
+    if records.is_empty() {
+        bail!("the journal {} knows nothing of a machine {}", path.display(), args.machine);
+    }
+    for record in &records {
+        if args.json {
+            println!("{}", serde_json::to_string(record)?);
+        } else {
+            println!("{}", line(record));
+        }
+    }
+    Ok(Done::Ok)
+}
+
+fn line(record: &Record) -> String {
+    let at = record.at.strftime("%Y-%m-%d %H:%M:%S");
+    format!("{at}  {}  {}", record.commit.short(), tell(&record.fact))
+}
+
+fn tell(fact: &Fact) -> String {
+    match fact {
+        Fact::Claimed { installed: Some(generation), .. } => format!("claimed as it is, generation {}", generation.short()),
+        Fact::Claimed { installed: None, .. } => "claimed, to be installed".to_owned(),
+        Fact::Released { .. } => "released: not in the fleet any more".to_owned(),
+        Fact::Renamed { from, .. } => format!("renamed from {from}"),
+        Fact::Intended { step } => format!("{}: {}", step.action, step.reason),
+        Fact::Ended { outcome: Outcome::Done, .. } => "  done".to_owned(),
+        Fact::Ended { outcome: Outcome::Waiting { why, until }, .. } => format!("  waiting until {until}: {why}"),
+        Fact::Ended { outcome: Outcome::Blocked { why, hint }, .. } => format!("  blocked: {why}; {hint}"),
+        Fact::Ended { outcome: Outcome::Failed { why, .. }, .. } => format!("  failed: {why}"),
+        Fact::Began { attempt, generation } => format!("install {attempt} of generation {} began", generation.short()),
+        Fact::Saw { attempt, evidence } => format!("{attempt}: {}{}", evidence.rung(), detail(evidence)),
+        Fact::Reported { attempt, wrote, code, why } => {
+            format!("{attempt}: failure reported ({code}{}): {why}", if *wrote { ", disk was written" } else { "" })
+        }
+        Fact::Concluded { attempt, end } => format!("install {attempt} ended: {end}"),
+    }
+}
+
+fn detail(evidence: &Evidence) -> String {
+    match evidence {
+        Evidence::AgentUp { serial, disks, .. } => {
+            format!(" (serial {}, {})", serial.as_deref().unwrap_or("not reported"), plural(disks.len(), "disk"))
+        }
+        Evidence::Writing { disk, .. } => format!(" {} (serial {})", disk.name, disk.serial.as_deref().unwrap_or("not reported")),
+        Evidence::Written { digest, bytes } => format!(", {} from image {}", size(*bytes), digest.short()),
+        Evidence::CalledHome { generation, .. } => format!(" with generation {}", generation.short()),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,169 @@
+//! `rackwright plan`.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use clap::ValueEnum;
+
+use super::{Done, config::Config, get, source};
+use crate::{
+    journal::SqliteJournal,
+    model::{
+        Commit, CommitId, Fleet, History, MachineName, Observation, ObservedIdentity, Plan, PowerIntent, PowerState, Seen, Timestamp,
+        Unknown,
+    },
+    plan::{self, Input},
+};
+
+/// Show what a change of the fleet does to hardware: per machine no-op, settings, power-cycle or REIMAGE, and which disk loses data.
+///
+/// Without --config it compares two commits of the repository and takes each machine to be as the base says; no machine is asked.
+/// With --config it starts from the controller's journal and, where the controller runs, from what it last saw.
+/// Nothing is ever done by this command.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The repository.
+    #[arg(long, default_value = ".", value_name = "FOLDER")]
+    repo: PathBuf,
+    /// The commit that machines follow now; default: HEAD when --head is not given, else HEAD~1.
+    #[arg(long, value_name = "REV")]
+    base: Option<String>,
+    /// The commit that is proposed; default: the working tree.
+    #[arg(long, value_name = "REV")]
+    head: Option<String>,
+    /// The controller's configuration: plan from its journal and its observations.
+    #[arg(long, value_name = "FILE", conflicts_with = "base")]
+    config: Option<PathBuf>,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Exit with 2 when there is something to do, 0 when not.
+    #[arg(long)]
+    detailed_exitcode: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  rackwright plan                                  the working tree against HEAD
+  rackwright plan --base main --head my-branch     what merging a branch would do
+  rackwright plan --head HEAD --format markdown    what the last commit does, for a pull request
+  rackwright plan --config rackwright.yaml         from what the controller knows
+  rackwright plan --detailed-exitcode              exit code 0: nothing to do, 2: changes, 1: error";
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// For a terminal.
+    Text,
+    /// For a pull request.
+    Markdown,
+    /// For programs.
+    Json,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<Done> {
+    let now = Timestamp::now();
+    let (files, commit) = source::files(&args.repo, args.head.as_deref())?;
+    let head = source::load(&files);
+    if head.problems.iter().any(crate::model::Problem::is_error) {
+        bail!("the proposed fleet has errors ({}), so the controller would not follow it", source::count(&head.problems));
+    }
+    let commit = commit.unwrap_or_else(|| working_tree(now));
+    let (base, history, seen) = match &args.config {
+        Some(config) => from_controller(config, &head.fleet, now)?,
+        None => from_base(&args.repo, args, &head.fleet, now)?,
+    };
+    let input = Input {
+        commit: &commit,
+        fleet: &head.fleet,
+        problems: &head.problems,
+        seen: &seen,
+        history: &history,
+        alive: &BTreeMap::new(),
+        former: base.as_ref(),
+        deadlines: plan::Deadlines::default(),
+        now,
+    };
+    let plan = plan::plan(&input);
+    match args.format {
+        Format::Text => print!("{}", titled(args, plan::render_text(&plan))),
+        Format::Markdown => print!("{}", titled(args, plan::render_markdown(&plan))),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&plan)?),
+    }
+    if args.config.is_none() {
+        eprintln!("No machine was asked: each is taken to be as the base declares it.");
+    }
+    Ok(if args.detailed_exitcode && has_changes(&plan) { Done::Changes } else { Done::Ok })
+}
+
+/// A working tree has no commit id to show.
+fn titled(args: &Args, text: String) -> String {
+    if args.head.is_some() {
+        return text;
+    }
+    let base = args.base.as_deref().unwrap_or("HEAD");
+    let against = if args.config.is_some() { "what the controller knows" } else { base };
+    let title = format!("{} {WORKING_TREE}", working_tree(Timestamp::UNIX_EPOCH).id.short());
+    text.replacen(&format!("Commit {title}"), &format!("Working tree against {against}"), 1).replacen(
+        &format!("Plan for {title}"),
+        &format!("Plan for the working tree against {against}"),
+        1,
+    )
+}
+
+const WORKING_TREE: &str = "working tree";
+
+fn has_changes(plan: &Plan) -> bool {
+    !plan.is_empty() || plan.machines.values().any(|machine| machine.reimage.is_some())
+}
+
+fn working_tree(now: Timestamp) -> Commit {
+    Commit { id: CommitId([0; 20]), subject: WORKING_TREE.to_owned(), author: String::new(), time: now }
+}
+
+type Start = (Option<Fleet>, History, BTreeMap<MachineName, Observation>);
+
+fn from_base(repo: &Path, args: &Args, head: &Fleet, now: Timestamp) -> anyhow::Result<Start> {
+    let rev = match (&args.base, &args.head) {
+        (Some(base), _) => base.clone(),
+        (None, None) => "HEAD".to_owned(),
+        (None, Some(head)) => format!("{head}~1"),
+    };
+    let (files, _) = source::files(repo, Some(&rev)).context("can't read the base; name one with --base")?;
+    let base = crate::manifest::load(&files, &mut crate::manifest::Cache::default()).fleet;
+    let history = plan::baseline(&base, now);
+    let seen = head.machines.values().map(|machine| (machine.name.clone(), as_declared(machine, now))).collect();
+    Ok((Some(base), history, seen))
+}
+
+/// An observation that says what the manifest says, for a plan without hardware.
+fn as_declared(machine: &crate::model::Machine, now: Timestamp) -> Observation {
+    let mut seen = Observation::blank(now, "the manifest", &Unknown::NotAsked);
+    let off = machine.power == PowerIntent::Off;
+    seen.power = Seen::Known(if off { PowerState::Off } else { PowerState::On });
+    let (serial, uuid) = (machine.identity.serial.clone(), machine.identity.uuid.clone());
+    seen.identity = Seen::Known(ObservedIdentity { serial, uuid, ..ObservedIdentity::default() });
+    seen
+}
+
+fn from_controller(config: &Path, head: &Fleet, now: Timestamp) -> anyhow::Result<Start> {
+    let config = Config::read(Some(config))?;
+    let path = config.journal();
+    let records = SqliteJournal::read_only(&path)?.records_after(0)?;
+    let url = format!("http://{}/api/v1/observations", config.api.listen);
+    let mut seen: BTreeMap<MachineName, Observation> = match super::block_on(get::get_json(&url)) {
+        Ok(seen) => seen,
+        Err(error) => {
+            eprintln!("{error}: planning without observations.");
+            BTreeMap::new()
+        }
+    };
+    for machine in head.machines.values() {
+        let blank = || Observation::blank(now, machine.bmc.address.clone(), &Unknown::NotAsked);
+        seen.entry(machine.name.clone()).or_insert_with(blank);
+    }
+    Ok((None, History::of(&records), seen))
+}

@@ -1,0 +1,330 @@
+//! One turn, again and again.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Config, Live, Ports, View,
+    act::Actors,
+    note,
+    noter::Noter,
+    observe::Observers,
+    report::{self, Report},
+    source::{Change, Follower, InForce},
+    table,
+};
+use crate::{
+    model::{AttemptId, History, Plan, Progress, RetryClass, Risk, Status, Timestamp},
+    plan::{self, Input, Violation},
+    ports::JournalError,
+};
+
+/// Longest time between two turns. A turn follows sooner when something was seen, or when a wait is over.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// Shortest time between two turns that nothing asked for twice: a thousand observers that report at once make one turn.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// Shortest time until a turn that only time asks for: a wait that is over and leads to nothing must not spin.
+const SHORTEST: Duration = Duration::from_millis(100);
+
+/// How long orders and notes that are on their way get at the end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The loop.
+pub struct Engine {
+    config: Config,
+    live: Arc<Live>,
+    ports: Ports,
+    follower: Follower,
+    observers: Observers,
+    actors: Actors,
+    noter: Option<Noter>,
+    started: Timestamp,
+}
+
+impl Engine {
+    /// Goes back to where the journal says things are. Nothing is done yet.
+    pub async fn start(config: Config, live: Arc<Live>, ports: Ports) -> Self {
+        refuse_lost_journal(&live, &ports).await;
+        let follower = Follower::start(live.clone(), &ports).await;
+        let observers = Observers::new(live.clone(), ports.bmc.clone(), ports.clock.clone(), config.pace);
+        let actors = Actors::new(live.clone(), ports.clone(), config.pace.bmc_concurrency);
+        let every = Duration::from_secs_f64(config.pace.notes_seconds.clamp(0.0, 3600.0));
+        let noter = ports.notes.clone().map(|notes| Noter::start(notes, every));
+        let started = ports.clock.now();
+        Self { config, live, ports, follower, observers, actors, noter, started }
+    }
+
+    /// Turns until `stop`, then ends in order: no new step, orders on their way are waited for, notes are pushed, sessions closed.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let again = self.turn().await;
+            if again {
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(self.rest()) => {}
+                () = self.live.wake.notified() => tokio::time::sleep(GATHER).await,
+            }
+        }
+        self.actors.stop(PATIENCE).await;
+        if let Some(noter) = self.noter.take() {
+            noter.stop(PATIENCE).await;
+        }
+        // An observer that went on would log in again.
+        drop(self.observers);
+        if tokio::time::timeout(PATIENCE, self.ports.bmc.close()).await.is_err() {
+            tracing::warn!("some BMC sessions could not be closed; they end by the BMC's own timeout");
+        }
+    }
+
+    /// Until the first wait of the last plan is over, or the next heartbeat.
+    fn rest(&self) -> Duration {
+        let view = self.live.view.borrow();
+        let waits = view.iter().flat_map(|view| view.plan.machines.values()).filter_map(|machine| machine.waiting.as_ref()?.until);
+        let due = waits.min().map(|until| until.duration_since(self.ports.clock.now()));
+        due.map_or(HEARTBEAT, |due| Duration::try_from(due).unwrap_or_default().clamp(SHORTEST, HEARTBEAT))
+    }
+
+    /// One turn. True when the next should follow at once.
+    async fn turn(&mut self) -> bool {
+        let now = self.ports.clock.now();
+        self.live.ledger.try_again().await;
+        let change = self.follower.take().await;
+        self.owe_notes(&change, now);
+        let Some(force) = self.follower.in_force().cloned() else { return false };
+        self.observers.follow(&force.fleet);
+
+        let (plan, since) = self.plan(&force, now);
+        let plan = Arc::new(plan);
+        if let Some(boot) = &self.ports.boot {
+            let table = self.live.ledger.with(|history| table::boot_table(&force.fleet, &plan, history));
+            boot.publish(Arc::new(table)).await;
+        }
+        let wrote = match self.act(&plan, since, &force).await {
+            Ok(wrote) => wrote,
+            Err(error) => {
+                let again = if error.class == RetryClass::Wait { "trying again" } else { "nothing is done until that is mended" };
+                tracing::error!(error = &error as &dyn std::error::Error, again, "the journal can't be written");
+                false
+            }
+        };
+        let status = Arc::new(self.report(&plan, &force));
+        if let (Some(noter), false) = (&mut self.noter, wrote) {
+            noter.status(&status);
+        }
+        self.live.view.send_replace(Some(View { plan, status }));
+        wrote
+    }
+
+    /// The plan, and the number of the last record that it rests on.
+    fn plan(&self, force: &InForce, now: Timestamp) -> (Plan, u64) {
+        let seen = self.live.seen.read();
+        let progress = self.live.progress_now();
+        self.live.ledger.with(|history| {
+            let alive = signs_of_life(history, &progress, self.started);
+            let input = Input {
+                commit: &force.commit,
+                fleet: &force.fleet,
+                problems: &force.warnings,
+                seen: &seen,
+                history,
+                alive: &alive,
+                former: force.former.as_deref(),
+                deadlines: self.config.deadlines,
+                now,
+            };
+            let mut plan = plan::plan(&input);
+            let violations = plan::check(&plan, &input);
+            for violation in &violations {
+                tracing::error!(%violation, "the plan breaks the law and is not executed");
+            }
+            keep_lawful(&mut plan, &violations);
+            (plan, history.seq)
+        })
+    }
+
+    async fn act(&mut self, plan: &Plan, since: u64, force: &InForce) -> Result<bool, JournalError> {
+        let wrote = self.actors.start(plan, since, &force.fleet).await?;
+        for machine in self.actors.touched() {
+            self.observers.poke(&machine);
+        }
+        let working = |name: &_| {
+            let planned = plan.machines.get(name);
+            self.actors.is_busy(name) || planned.is_some_and(|machine| machine.waiting.is_some() || machine.ticket.is_some())
+        };
+        self.observers.attend(working);
+        self.live.ledger.with(|history| {
+            let open = |attempt: &AttemptId| {
+                let machine = history.machines.get(&attempt.machine);
+                machine.and_then(|machine| machine.open_attempt()).is_some_and(|open| open.id == *attempt)
+            };
+            self.live.forget_progress(open);
+        });
+        Ok(wrote)
+    }
+
+    fn report(&self, plan: &Plan, force: &InForce) -> Status {
+        let progress = self.live.progress_now();
+        let seen = self.live.seen.read();
+        self.live.ledger.with(|history| {
+            report::status(Report {
+                site: &self.config.site,
+                plan,
+                fleet: &force.fleet,
+                history,
+                seen: &seen,
+                progress: &progress,
+                source_problem: self.follower.trouble(),
+                journal_problem: self.live.ledger.trouble(),
+                notes_problem: self.noter.as_ref().and_then(Noter::trouble),
+                problems: self.follower.rejected().to_vec(),
+            })
+        })
+    }
+
+    /// Each commit gets a last word.
+    fn owe_notes(&mut self, change: &Change, now: Timestamp) {
+        let Some(noter) = &mut self.noter else { return };
+        if let Some(trouble) = noter.trouble() {
+            tracing::debug!(trouble, "notes are waiting");
+        }
+        match change {
+            Change::None => {}
+            Change::Rejected(rejected) => {
+                let in_force = self.follower.in_force().map(|force| force.commit.id);
+                noter.send(rejected.commit.id, note::rejected(&self.config.site, &rejected.problems, in_force, now));
+            }
+            Change::Adopted { before, skipped } => {
+                if let (Some(force), Some(view)) = (self.follower.in_force(), self.live.view.borrow().clone()) {
+                    noter.superseded(*before, skipped, &force.commit, &view.status, now);
+                }
+            }
+        }
+    }
+}
+
+/// When each open attempt was last heard of. The time for which the controller was down does not count as an agent's silence.
+fn signs_of_life(
+    history: &History,
+    progress: &BTreeMap<AttemptId, (Timestamp, Progress)>,
+    started: Timestamp,
+) -> BTreeMap<AttemptId, Timestamp> {
+    let open = history.machines.values().filter_map(|machine| machine.open_attempt());
+    open.map(|attempt| (attempt.id.clone(), progress.get(&attempt.id).map_or(started, |(at, _)| (*at).max(started)))).collect()
+}
+
+/// Takes out of a plan what may break the law. A machine that a violation names gets no step at all, and no ticket if that is what is
+/// wrong; for all others only what changes nothing but what we know remains.
+fn keep_lawful(plan: &mut Plan, violations: &[Violation]) {
+    if violations.is_empty() {
+        return;
+    }
+    plan.machines.values_mut().for_each(|machine| machine.steps.retain(|step| step.risk() == Risk::None));
+    for violation in violations {
+        let Some(machine) = violation.machine.as_ref().and_then(|name| plan.machines.get_mut(name)) else { continue };
+        machine.steps.clear();
+        // Laws 6 and 9 are about tickets; another violation must not stop an agent that writes.
+        if matches!(violation.law, 6 | 9) {
+            machine.ticket = None;
+        }
+    }
+}
+
+/// The key under which the journal keeps whether it is the first of its site.
+const ORIGIN: &str = "journal-origin";
+
+/// A new journal beside notes of our own means that the journal before it was lost: nothing may be installed on claim then.
+/// The answer is kept, because the second start finds a journal that is not empty any more.
+async fn refuse_lost_journal(live: &Live, ports: &Ports) {
+    let Some(notes) = &ports.notes else { return };
+    match live.ledger.journal().get(ORIGIN).await {
+        Ok(Some(origin)) if origin == "first" => return,
+        Ok(Some(_)) => {
+            live.ledger.mark_lost();
+            return;
+        }
+        Ok(None) => {}
+        Err(error) => {
+            // What can't be read is not "nothing was written" (law 2).
+            tracing::error!(error = &error as &dyn std::error::Error, "the journal can't be read; nothing is installed on claim");
+            live.ledger.mark_lost();
+            return;
+        }
+    }
+    let origin = match notes.exist().await {
+        Ok(false) => "first",
+        Ok(true) => {
+            tracing::warn!("the journal is new, but notes of this site exist: nothing is installed on claim");
+            live.ledger.mark_lost();
+            "after-a-loss"
+        }
+        Err(error) => {
+            // Unknown never destroys: without an answer the careful reading holds until the next start.
+            let why = super::source::chain(&error);
+            tracing::warn!(why, "can't ask whether this site had a journal before; nothing is installed on claim until the next start");
+            live.ledger.mark_lost();
+            return;
+        }
+    };
+    if let Err(error) = live.ledger.put(ORIGIN, origin).await {
+        tracing::error!(error = &error as &dyn std::error::Error, "the journal can't be written");
+        live.ledger.mark_lost();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Action, Commit, CommitId, MachinePlan, Reason, Step};
+
+    fn part(name: &str, actions: Vec<Action>) -> MachinePlan {
+        let step = |action| Step { machine: name.parse().unwrap(), action, reason: Reason::LeftTheFleet };
+        MachinePlan {
+            name: name.parse().unwrap(),
+            group: None,
+            source: String::new(),
+            drift: Vec::new(),
+            steps: actions.into_iter().map(step).collect(),
+            held: Vec::new(),
+            waiting: None,
+            attempt: None,
+            desired: None,
+            installed: None,
+            ticket: None,
+            reimage: None,
+        }
+    }
+
+    #[test]
+    fn of_an_unlawful_plan_only_notes_about_others_are_left() {
+        let begin = |name: &str| Action::BeginAttempt {
+            attempt: AttemptId { machine: name.parse().unwrap(), number: 1 },
+            generation: "g1:e575e3261827e70cfb57f66e30185a81".parse().unwrap(),
+        };
+        let parts = [
+            part("released-wrongly", vec![Action::Release]),
+            part("released", vec![Action::Release]),
+            part("off", vec![Action::PowerOff { force: true }]),
+            part("begun", vec![begin("begun")]),
+        ];
+        let commit = Commit { id: CommitId([0; 20]), subject: String::new(), author: String::new(), time: Timestamp::UNIX_EPOCH };
+        let mut plan = Plan {
+            commit,
+            at: Timestamp::UNIX_EPOCH,
+            machines: parts.into_iter().map(|part| (part.name.clone(), part)).collect(),
+            problems: Vec::new(),
+            groups: Default::default(),
+        };
+        let whole = plan.clone();
+        keep_lawful(&mut plan, &[]);
+        assert_eq!(plan, whole);
+        let machine = Some("released-wrongly".parse().unwrap());
+        keep_lawful(&mut plan, &[Violation { machine, law: 3, what: String::new() }]);
+        let left: Vec<_> = plan.steps().map(|step| step.machine.as_str()).collect();
+        assert_eq!(left, ["released"]);
+    }
+}

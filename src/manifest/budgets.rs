@@ -1,0 +1,131 @@
+//! Budgets and rollouts.
+
+use std::collections::BTreeMap;
+
+use super::{
+    fault::{At, Fault, Path, path_to},
+    merged::circle,
+    names::Names,
+    raw::{self, Kind, Spec},
+    text,
+    world::Source,
+};
+use crate::model::{Budgets, FleetSettings, Rollout, RolloutName};
+
+type Faults<'a> = Vec<(&'a str, Fault)>;
+
+/// The fields that say how much may be away or destroyed, as a Fleet or a Rollout states them.
+pub(crate) struct Stated<'b> {
+    pub(crate) unavailable: &'b Option<raw::MaxUnavailable>,
+    pub(crate) destructive: &'b Option<raw::MaxDestructive>,
+    pub(crate) breaker: &'b Option<raw::Breaker>,
+}
+
+impl Stated<'_> {
+    /// Checks them; what is not stated is as in `default`.
+    pub(crate) fn read<'a>(&self, source: Source<'a>, base: Path, default: &Budgets, faults: &mut Faults<'a>) -> Budgets {
+        let mut budgets = default.clone();
+        let mut fault = |parts: [&str; 2], code, message: String, hint: &str| {
+            let at = At::Value(source.doc.number, base.then(parts[0]).then(parts[1]));
+            faults.push((source.file, Fault::error(code, at, message).hint(hint)));
+        };
+        let mut amount = |text: &raw::AmountText, field| {
+            let read = text::amount(&text.0);
+            if read.is_none() {
+                let message = format!("`{}` is neither a count nor a share", text.0);
+                fault(["maxUnavailable", field], "bad-amount", message, "write a count such as `4`, or a share from `0%` to `100%`");
+            }
+            read
+        };
+        if let Some(unavailable) = self.unavailable {
+            let group = unavailable.group.as_ref().and_then(|text| amount(text, "group"));
+            budgets.max_unavailable = group.unwrap_or(budgets.max_unavailable);
+            let rack = unavailable.rack.as_ref().and_then(|text| amount(text, "rack"));
+            budgets.max_unavailable_rack = rack.or(budgets.max_unavailable_rack);
+        }
+        if let Some(destructive) = self.destructive {
+            budgets.max_destructive.count = destructive.count.unwrap_or(budgets.max_destructive.count);
+            if let Some(text) = &destructive.share {
+                match text::percent(text) {
+                    Some(share) => budgets.max_destructive.share = share,
+                    None => {
+                        let message = format!("`{text}` is not a share of the group");
+                        fault(["maxDestructive", "share"], "bad-share", message, "write it from `0%` to `100%`, in whole per cent");
+                    }
+                }
+            }
+        }
+        if let Some(failures) = self.breaker.as_ref().and_then(|breaker| breaker.failures) {
+            if failures == 0 {
+                let message = "a breaker that opens at no failure lets nothing start".to_owned();
+                fault(["breaker", "failures"], "bad-breaker", message, "write `1` to stop at the first failure");
+            }
+            budgets.breaker_failures = failures;
+        }
+        budgets
+    }
+}
+
+/// Resolves all rollouts.
+pub(crate) fn rollouts<'a>(
+    sources: impl Iterator<Item = Source<'a>>,
+    names: &Names<'_>,
+    settings: &FleetSettings,
+    faults: &mut Faults<'a>,
+) -> BTreeMap<RolloutName, Rollout> {
+    let mut rollouts = BTreeMap::new();
+    let mut after = BTreeMap::new();
+    for source in sources {
+        let Spec::Rollout(spec) = &source.doc.spec else { continue };
+        for (n, name) in spec.after.iter().enumerate() {
+            let dangling = names.check(Kind::Rollout, name, source.doc.number, || path_to!["spec", "after", n]);
+            faults.extend(dangling.map(|fault| (source.file, fault)));
+        }
+        let stated = Stated { unavailable: &spec.max_unavailable, destructive: &spec.max_destructive, breaker: &spec.breaker };
+        let budgets = stated.read(source, path_to!["spec"], &settings.budgets, faults);
+        after.insert(source.name(), (source, &spec.after));
+        let Ok(name) = RolloutName::new(source.name()) else { continue };
+        let after = spec.after.iter().filter_map(|name| RolloutName::new(name.as_str()).ok()).collect();
+        rollouts.insert(name.clone(), Rollout { name, selector: spec.selector.0.clone(), after, budgets });
+    }
+    cycles(&after, faults);
+    rollouts
+}
+
+/// Finds each circle of `after` once: rollouts in it would wait for each other for ever. Without recursion, because a chain
+/// of rollouts may be as long as the repository is large.
+fn cycles<'a>(after: &BTreeMap<&'a str, (Source<'a>, &'a Vec<String>)>, faults: &mut Faults<'a>) {
+    let mut done: BTreeMap<&str, bool> = BTreeMap::new();
+    for start in after.keys().copied() {
+        // Each entry: a rollout, and how many of those that it waits for have been looked at.
+        let mut trail: Vec<(&'a str, usize)> = Vec::new();
+        if done.insert(start, false).is_none() {
+            trail.push((start, 0));
+        }
+        while let Some((name, next)) = trail.last_mut() {
+            let name = *name;
+            let Some((source, waits)) = after.get(name) else { break };
+            let Some(other) = waits.get(*next).map(String::as_str) else {
+                done.insert(name, true);
+                trail.pop();
+                continue;
+            };
+            let at = *next;
+            *next += 1;
+            match done.get(other) {
+                Some(true) => {}
+                Some(false) => {
+                    let names: Vec<&str> = trail.iter().map(|(name, _)| *name).skip_while(|name| *name != other).collect();
+                    let place = At::Value(source.doc.number, path_to!["spec", "after", at]);
+                    let fault = Fault::error("after-cycle", place, format!("rollouts wait for each other in a circle: {}", circle(&names)));
+                    faults.push((source.file, fault.hint("take one of them out of `after`")));
+                }
+                None if after.contains_key(other) => {
+                    done.insert(other, false);
+                    trail.push((other, 0));
+                }
+                None => {}
+            }
+        }
+    }
+}

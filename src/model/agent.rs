@@ -1,0 +1,137 @@
+//! What the agent in RAM and the boot server say to each other: JSON over HTTPS, the server's certificate pinned by the
+//! fingerprint on the agent's kernel command line, the ticket's token in the `Authorization: Bearer` header.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `POST /agent/v1/hello` | [`AgentHello`] | [`AgentCommand`] |
+//! | `POST /agent/v1/report` | [`AgentReport`] | 204; 409 when it may not go on |
+//! | `GET /images/<path>` | – | the image, ranges allowed |
+
+use serde::{Deserialize, Serialize};
+
+use super::{AttemptId, Digest, DiskHint, Install, ObservedDisk, ObservedNic};
+
+/// The agent's first words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentHello {
+    /// Chosen at random at each start of the agent.
+    pub boot_id: String,
+    /// The agent's version.
+    pub version: String,
+    /// Serial number from SMBIOS.
+    pub serial: Option<String>,
+    /// UUID from SMBIOS, lower-case with dashes.
+    pub uuid: Option<String>,
+    /// Disks that could hold a system.
+    pub disks: Vec<ObservedDisk>,
+    /// Network interfaces.
+    pub nics: Vec<ObservedNic>,
+    /// Whether the machine was started by UEFI.
+    pub uefi: bool,
+}
+
+/// What the agent is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "do", rename_all_fields = "camelCase")]
+pub enum AgentCommand {
+    /// Write this.
+    Install {
+        /// The attempt.
+        attempt: AttemptId,
+        /// What to write. `install.image.url` is absolute here.
+        install: Box<Install>,
+        /// The disk to write: exactly one must match.
+        system: DiskHint,
+        /// Disks never to write.
+        keep: Vec<DiskHint>,
+        /// Where the installed system calls home, once: an absolute `http://` URL that holds the attempt's call-home token.
+        call_home: String,
+    },
+    /// The disk is written already: reboot into it.
+    BootFromDisk,
+    /// Do nothing to this machine, say why on the console, and wait.
+    Refuse {
+        /// Why.
+        why: String,
+    },
+}
+
+/// What the agent tells while it works. `Writing` is answered only after it is journaled; the agent waits for that before its
+/// first write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentReport {
+    /// The same as in [`AgentHello`].
+    pub boot_id: String,
+    /// What happened.
+    pub event: AgentEvent,
+}
+
+/// One event of an install.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "event", rename_all_fields = "camelCase")]
+pub enum AgentEvent {
+    /// It chose this disk and asks for leave to write.
+    Writing {
+        /// The disk.
+        disk: ObservedDisk,
+    },
+    /// So far. Sent at least each second while something moves.
+    Progress(Progress),
+    /// Written, read back, equal; the digest is the declared one; the seed is in place.
+    Written {
+        /// Digest of the image file as received.
+        digest: Digest,
+        /// Bytes on the disk.
+        bytes: u64,
+    },
+    /// It can't. Nothing more will be written.
+    Failed {
+        /// Whether the disk's old content may be gone.
+        wrote: bool,
+        /// A stable name, such as `wrong-digest`, `no-disk-matches`, `two-disks-match`, `disk-too-small`, `disk-write`.
+        code: String,
+        /// For people, with the values.
+        message: String,
+    },
+}
+
+/// How far an install is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Bytes of this phase done.
+    pub done: u64,
+    /// Bytes of this phase in all, where known.
+    pub total: Option<u64>,
+}
+
+/// What an agent is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    /// Writing the image.
+    Writing,
+    /// Reading it back.
+    Verifying,
+    /// Writing the seed and the boot entry.
+    Finishing,
+}
+
+/// What an installed system says once, when it is up: `POST /callhome/v1/<machine>/<number>/<token>` of its attempt, as JSON, or as the form that
+/// cloud-init's `phone_home` sends, whose `instance_id` is the generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CallHome {
+    /// Generation, as the seed told it.
+    pub generation: String,
+    /// Image digest, where the system can tell.
+    #[serde(default)]
+    pub digest: Option<Digest>,
+    /// Host name.
+    #[serde(default)]
+    pub hostname: Option<String>,
+}

@@ -1,0 +1,107 @@
+//! Why a machine is not being worked on.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{AttemptId, RolloutName, Unknown};
+
+/// Why a machine is not being worked on.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "held", rename_all_fields = "camelCase")]
+pub enum Held {
+    /// `suspend: true`.
+    Suspended,
+    /// The BMC's word is missing, so nothing disruptive may follow (law 2).
+    Unobserved {
+        /// What is missing.
+        field: String,
+        /// Why.
+        why: Unknown,
+    },
+    /// It is not the machine that the manifest means (law 8).
+    IdentityMismatch {
+        /// `serial`, `uuid` or `mac`.
+        field: String,
+        /// What the manifest says.
+        declared: String,
+        /// What was seen.
+        observed: String,
+    },
+    /// The manifest says nothing of a disk, or of an interface to boot from.
+    Incomplete {
+        /// The manifest's path that is missing, such as `spec.disks.system`.
+        field: String,
+    },
+    /// Too many of the group are unavailable at a time (law 7).
+    Unavailable {
+        /// The group, or `rack` and its name.
+        scope: String,
+        /// Unavailable now.
+        used: u32,
+        /// Allowed.
+        allowed: u32,
+    },
+    /// The commit would reinstall more machines of the group than its budget allows (law 7).
+    Budget {
+        /// The group.
+        scope: String,
+        /// Reinstalls that the commit asks for.
+        wanted: u32,
+        /// Allowed.
+        allowed: u32,
+        /// What would release it.
+        needs: String,
+    },
+    /// Another group has to finish first.
+    After {
+        /// That group.
+        group: RolloutName,
+        /// Its machines that have what they should have.
+        ready: u32,
+        /// Its machines.
+        of: u32,
+    },
+    /// Too many failures in the group under this commit (law 7).
+    Breaker {
+        /// The group.
+        scope: String,
+        /// Failures.
+        failures: u32,
+        /// Failures at which it opens.
+        allowed: u32,
+    },
+    /// Its last attempt failed, and trying the same again would not help. A commit that changes its generation releases it.
+    Quarantined {
+        /// The attempt.
+        attempt: AttemptId,
+        /// A stable name of the failure.
+        code: String,
+        /// Why it failed.
+        why: String,
+    },
+    /// The journal is empty, but the repository's notes show that there was one: nothing is installed on claim.
+    JournalLost,
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Held::Suspended => write!(f, "suspended by its manifest"),
+            Held::Unobserved { field, why } => write!(f, "{field} is unknown: {why}"),
+            Held::IdentityMismatch { field, declared, observed } => write!(f, "{field} is {observed}, the manifest says {declared}"),
+            Held::Incomplete { field } => write!(f, "{field} is not set, so nothing can be installed"),
+            Held::Unavailable { scope, used, allowed } => write!(f, "{used} of at most {allowed} unavailable in {scope}"),
+            Held::Budget { scope, wanted, allowed, needs } => {
+                write!(f, "the commit reinstalls {wanted} of {scope}, {allowed} are allowed: {needs}")
+            }
+            Held::After { group, ready, of } => write!(f, "after {group}, which has {ready} of {of} ready"),
+            Held::Breaker { scope, failures, allowed } => write!(f, "breaker of {scope} is open: {failures} failures, {allowed} open it"),
+            Held::Quarantined { attempt, code, why } => write!(f, "quarantined: {attempt} failed ({code}): {why}"),
+            Held::JournalLost => {
+                write!(f, "the journal was lost, so nothing is installed on claim: set onClaim to Adopt, then raise rebuild to install it")
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The nine nouns as values: Commit, Fleet, Observation, Drift, Plan, Step, Outcome, Status, Evidence.
+//!
+//! **Scope.** Every type that more than one module speaks about. They serialise, compare and print.
+//!
+//! **Non-goals.** No I/O, no clock, no randomness, no parsing of files: `manifest` makes a [`Fleet`], `bmc` makes an
+//! [`Observation`], `plan` makes a [`Plan`].
+
+mod agent;
+mod commit;
+mod evidence;
+mod fleet;
+mod held;
+mod history;
+mod ident;
+mod machine;
+mod name;
+mod observation;
+mod outcome;
+mod plan;
+mod problem;
+mod status;
+mod step;
+mod ticket;
+
+pub use agent::*;
+pub use commit::*;
+pub use evidence::*;
+pub use fleet::*;
+pub use held::*;
+pub use history::*;
+pub use ident::*;
+pub use machine::*;
+pub use name::*;
+pub use observation::*;
+pub use outcome::*;
+pub use plan::*;
+pub use problem::*;
+pub use status::*;
+pub use step::*;
+pub use ticket::*;
+
+pub use jiff::{SignedDuration, Timestamp};

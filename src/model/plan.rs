@@ -1,0 +1,122 @@
+//! A plan: every step, its reason, its risk, its order, and every step that was not allowed, with why.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AttemptId, Commit, Generation, Held, ImageName, MachineName, Problem, Reason, Risk, RolloutName, SignedDuration, Step, Ticket,
+    Timestamp,
+};
+
+/// An immutable value. Executing it takes no decision.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The commit whose fleet it makes true.
+    pub commit: Commit,
+    /// When it was made.
+    pub at: Timestamp,
+    /// One entry for each machine of the fleet and each that the journal still knows. Nobody is simply absent.
+    pub machines: BTreeMap<MachineName, MachinePlan>,
+    /// What is wrong with the repository.
+    pub problems: Vec<Problem>,
+    /// Groups, with what their budgets allow and use.
+    pub groups: Vec<GroupPlan>,
+}
+
+impl Plan {
+    /// All steps, in the order of machines.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.machines.values().flat_map(|machine| &machine.steps)
+    }
+
+    /// Whether nothing is to be done and nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.machines.values().all(|machine| machine.steps.iter().all(|step| step.risk() == Risk::None) && machine.held.is_empty())
+    }
+}
+
+/// What one machine goes through.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MachinePlan {
+    /// The machine.
+    pub name: MachineName,
+    /// Its group, if a rollout selects it.
+    pub group: Option<RolloutName>,
+    /// Where its manifest stands; empty for a machine that left.
+    pub source: String,
+    /// Field by field, desired against observed.
+    pub drift: Vec<Drift>,
+    /// What to do now. Executed in order; the next turn plans the rest.
+    pub steps: Vec<Step>,
+    /// What is not done, and why.
+    pub held: Vec<Held>,
+    /// What it waits for, if an install is on its way or a correction is settling.
+    pub waiting: Option<Waiting>,
+    /// The install that is on its way, or the last one.
+    pub attempt: Option<AttemptId>,
+    /// The generation that its disk should have.
+    pub desired: Option<Generation>,
+    /// The generation that its disk is known to have.
+    pub installed: Option<Generation>,
+    /// The ticket that the boot server should serve.
+    pub ticket: Option<Box<Ticket>>,
+    /// For a reviewer: the reinstall that this commit means for the machine, begun or not.
+    pub reimage: Option<Box<Reimaging>>,
+}
+
+/// What a reinstall would do to a machine, for a reviewer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reimaging {
+    /// Why.
+    pub reason: Reason,
+    /// The image it gets.
+    pub image: ImageName,
+    /// The disk that loses its data, as the manifest's hint says it.
+    pub disk: String,
+}
+
+/// A wait that is in order, and its deadline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// For what.
+    pub why: String,
+    /// After this it counts as failed. `None`: it may wait for ever, and `why` says why.
+    pub until: Option<Timestamp>,
+}
+
+/// One field that is not as declared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    /// The manifest's path, such as `spec.power`.
+    pub field: String,
+    /// What the manifest says.
+    pub desired: String,
+    /// What was seen, or why it is unknown.
+    pub observed: String,
+    /// Where it was seen: a BMC's address, `agent`, `call-home`.
+    pub source: String,
+    /// How old the observation was when the plan was made.
+    pub age: SignedDuration,
+}
+
+/// What a group's budgets allow and use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupPlan {
+    /// The group; machines that no rollout selects are `default`.
+    pub name: String,
+    /// Machines in it.
+    pub total: u32,
+    /// Machines with what they should have, and available.
+    pub ready: u32,
+    /// Unavailable because of us, now.
+    pub unavailable: u32,
+    /// Most that may be unavailable.
+    pub unavailable_allowed: u32,
+    /// Reinstalls that this commit asks for in all, done ones included.
+    pub destructive: u32,
+    /// Most that one commit may ask for.
+    pub destructive_allowed: u32,
+    /// Failures under this commit.
+    pub failures: u32,
+}

@@ -1,0 +1,170 @@
+//! What the boot server may tell whom: a pure function of commit and journal, remade each turn.
+
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AgentCommand, AgentHello, BadIdent, BootMode, CommitId, DhcpMode, DiskHint, Evidence, Generation, Install, Mac, MachineName, Network,
+    NetworkName, Rung, Timestamp,
+};
+
+/// One attempt at installing one machine: the machine's name and a number that only grows, as `web-01#3`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AttemptId {
+    /// The machine.
+    pub machine: MachineName,
+    /// From 1, over the machine's whole life in the journal.
+    pub number: u32,
+}
+
+impl fmt::Display for AttemptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.machine, self.number)
+    }
+}
+
+impl fmt::Debug for AttemptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl FromStr for AttemptId {
+    type Err = BadIdent;
+    fn from_str(text: &str) -> Result<Self, BadIdent> {
+        let bad = || BadIdent { what: "an attempt such as \"web-01#3\"", text: text.to_owned() };
+        let (machine, number) = text.split_once('#').ok_or_else(bad)?;
+        Ok(Self { machine: machine.parse().map_err(|_| bad())?, number: number.parse().map_err(|_| bad())? })
+    }
+}
+
+impl TryFrom<String> for AttemptId {
+    type Error = BadIdent;
+    fn try_from(text: String) -> Result<Self, BadIdent> {
+        text.parse()
+    }
+}
+
+impl From<AttemptId> for String {
+    fn from(id: AttemptId) -> String {
+        id.to_string()
+    }
+}
+
+/// Permission for one machine to be installed once (law 9). Holds no secret: the boot server derives the agent's token
+/// from its own key and the attempt's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The commit that wants it.
+    pub commit: CommitId,
+    /// After this it is worth nothing.
+    pub expires: Timestamp,
+    /// The interface that boots.
+    pub mac: Mac,
+    /// Serial that the agent must report, if declared.
+    pub serial: Option<String>,
+    /// UUID that the agent must report, if declared.
+    pub uuid: Option<String>,
+    /// The disk to write.
+    pub system: DiskHint,
+    /// Disks never to write.
+    pub keep: Vec<DiskHint>,
+    /// What to write.
+    pub install: Install,
+    /// What was journaled of this attempt so far, in order.
+    pub evidence: Vec<Evidence>,
+}
+
+impl Ticket {
+    /// Whether `rung` was reached.
+    pub fn reached(&self, rung: Rung) -> bool {
+        self.evidence.iter().any(|evidence| evidence.rung() == rung)
+    }
+
+    /// What the boot server tells an agent that presents this ticket. Pure and idempotent: the same agent start gets the same
+    /// answer however often it asks; another start gets leave to write only while no byte was written.
+    pub fn answer(&self, hello: &AgentHello, now: Timestamp, call_home: &str) -> AgentCommand {
+        let refuse = |why: String| AgentCommand::Refuse { why };
+        if now >= self.expires {
+            return refuse(format!("the ticket expired at {}", self.expires));
+        }
+        if let Some(difference) = self.identity_mismatch(hello) {
+            return refuse(difference);
+        }
+        if self.reached(Rung::Written) {
+            return AgentCommand::BootFromDisk;
+        }
+        let writer = self.evidence.iter().find_map(|evidence| match evidence {
+            Evidence::Writing { boot_id, .. } => Some(boot_id),
+            _ => None,
+        });
+        match writer {
+            Some(boot_id) if *boot_id != hello.boot_id => {
+                refuse("an earlier start of this machine began to write and did not finish; a new attempt is needed".to_owned())
+            }
+            _ => AgentCommand::Install {
+                attempt: self.attempt.clone(),
+                install: Box::new(self.install.clone()),
+                system: self.system.clone(),
+                keep: self.keep.clone(),
+                call_home: call_home.to_owned(),
+            },
+        }
+    }
+
+    fn identity_mismatch(&self, hello: &AgentHello) -> Option<String> {
+        let differs = |what: &str, declared: &Option<String>, seen: &Option<String>| {
+            let declared = declared.as_ref()?;
+            let same = seen.as_ref().is_some_and(|seen| seen.trim().eq_ignore_ascii_case(declared.trim()));
+            (!same).then(|| format!("{what} is {}, the manifest says {declared}", seen.as_deref().unwrap_or("not reported")))
+        };
+        differs("serial", &self.serial, &hello.serial).or_else(|| differs("uuid", &self.uuid, &hello.uuid))
+    }
+}
+
+/// Who has which address and boots from which interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    /// The machine.
+    pub machine: MachineName,
+    /// The interface.
+    pub mac: Mac,
+    /// Its address. `None`: it can only be served by proxyDHCP.
+    pub address: Option<Ipv4Addr>,
+    /// The network it is on.
+    pub network: Option<NetworkName>,
+    /// Whether the machine boots from this interface: only then it gets boot options.
+    pub boot: bool,
+    /// Firmware interface, for the local boot of machines without a ticket.
+    pub mode: BootMode,
+}
+
+/// Everything that the boot server answers from. Replaced as a whole each turn.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct BootTable {
+    /// Networks by name.
+    pub networks: BTreeMap<NetworkName, Network>,
+    /// Reservations by MAC.
+    pub reservations: BTreeMap<Mac, Reservation>,
+    /// Open tickets by the MAC that boots.
+    pub tickets: BTreeMap<Mac, Ticket>,
+    /// Installed generations by attempt, for call-homes of systems whose ticket is gone.
+    pub installed: BTreeMap<AttemptId, Generation>,
+}
+
+impl BootTable {
+    /// The network of `reservation`, when our DHCP server does something on it.
+    pub fn served_network(&self, reservation: &Reservation) -> Option<&Network> {
+        let network = self.networks.get(reservation.network.as_ref()?)?;
+        (network.dhcp != DhcpMode::Off).then_some(network)
+    }
+
+    /// The open ticket of an attempt.
+    pub fn ticket(&self, attempt: &AttemptId) -> Option<&Ticket> {
+        self.tickets.values().find(|ticket| ticket.attempt == *attempt)
+    }
+}

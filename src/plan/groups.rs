@@ -1,0 +1,171 @@
+//! Groups and their budgets (law 7): who may begin now, and who waits for whom.
+//!
+//! **Unavailable**, counted for a group and for a rack: machines with an open attempt; machines whose disk is unknown because an
+//! attempt began to write and did not finish; machines that an attempt left in the network boot; machines declared On and seen Off. A *quarantined* machine is not counted: the
+//! breaker counts it, and one broken disk must not stop a whole group for ever. A machine that waits for its first install is
+//! not counted either, since nobody uses it yet.
+//!
+//! **Failures**, counted by the breaker: machines whose last attempt at what they should have *now* failed. Another commit that does
+//! not change their generation therefore doesn't close it, and one that does, such as a revert, does.
+//!
+//! **After**: a group is ready when each of its machines holds what it should and none is being installed. Machines that are
+//! suspended or that nothing installs are passed over; so are quarantined ones while their group's breaker is closed.
+
+use std::collections::BTreeMap;
+
+use super::Case;
+use crate::model::{Budgets, Fleet, GroupPlan, Held, Machine, RolloutName};
+
+/// The groups of a fleet and its racks, with what is used.
+pub(super) struct Groups<'a> {
+    /// In order of name; the last is `default`.
+    all: Vec<Group<'a>>,
+    racks: BTreeMap<(&'a str, &'a str), Usage>,
+}
+
+/// One group.
+struct Group<'a> {
+    name: &'a str,
+    rollout: Option<&'a RolloutName>,
+    after: &'a [RolloutName],
+    budgets: &'a Budgets,
+    usage: Usage,
+    /// Machines that have what they should have and are available.
+    ready: u32,
+    /// Machines that keep later groups waiting.
+    unfinished: u32,
+    /// Reinstalls that this commit asks for.
+    wanted: u32,
+    failures: u32,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Usage {
+    total: u32,
+    unavailable: u32,
+    open: u32,
+}
+
+impl<'a> Groups<'a> {
+    /// The groups of a fleet, empty of machines.
+    pub(super) fn of(fleet: &'a Fleet) -> Self {
+        let group = |name, rollout, after, budgets| Group {
+            name,
+            rollout,
+            after,
+            budgets,
+            usage: Usage::default(),
+            ready: 0,
+            unfinished: 0,
+            wanted: 0,
+            failures: 0,
+        };
+        let rollouts =
+            fleet.rollouts.iter().map(|(name, rollout)| group(name.as_str(), Some(name), rollout.after.as_slice(), &rollout.budgets));
+        let all = rollouts.chain([group("default", None, &[], &fleet.settings.budgets)]).collect();
+        Self { all, racks: BTreeMap::new() }
+    }
+
+    /// The group of a machine: the first, by name, whose selector it matches.
+    pub(super) fn index(fleet: &Fleet, machine: &Machine) -> usize {
+        let matches = |selector: &BTreeMap<String, String>| selector.iter().all(|(key, value)| machine.labels.get(key) == Some(value));
+        fleet.rollouts.values().position(|rollout| matches(&rollout.selector)).unwrap_or(fleet.rollouts.len())
+    }
+
+    /// The rollout of a group, `None` for `default`.
+    pub(super) fn rollout(&self, index: usize) -> Option<&'a RolloutName> {
+        self.all[index].rollout
+    }
+
+    /// Counts a machine.
+    pub(super) fn count(&mut self, case: &Case<'a>) {
+        let group = &mut self.all[case.group];
+        group.ready += u32::from(case.ready());
+        group.unfinished += u32::from(case.unfinished());
+        group.wanted += u32::from(case.wanted_by_commit);
+        group.failures += u32::from(case.failed);
+        for usage in [Some(&mut group.usage), rack(case.machine).map(|rack| self.racks.entry(rack).or_default())].into_iter().flatten() {
+            usage.total += 1;
+            usage.unavailable += u32::from(case.unavailable);
+            usage.open += u32::from(case.open);
+        }
+    }
+
+    /// What stands against an install in this group whatever happens in this turn: the breaker, the commit's budget, other groups.
+    pub(super) fn against(&self, index: usize) -> Vec<Held> {
+        let group = &self.all[index];
+        let mut held = Vec::new();
+        if group.breaker_open() {
+            let allowed = group.budgets.breaker_failures;
+            held.push(Held::Breaker { scope: group.name.to_owned(), failures: group.failures, allowed });
+        }
+        let allowed = group.budgets.max_destructive.of(group.usage.total);
+        if group.wanted > allowed {
+            let what = if group.rollout.is_some() { format!("rollout {}", group.name) } else { "the Fleet's budgets".to_owned() };
+            let needs = format!("a commit that raises maxDestructive of {what} to {} or asks for less", group.wanted);
+            held.push(Held::Budget { scope: group.name.to_owned(), wanted: group.wanted, allowed, needs });
+        }
+        held.extend(group.after.iter().filter_map(|earlier| self.unready(earlier)));
+        held
+    }
+
+    fn unready(&self, name: &RolloutName) -> Option<Held> {
+        // A group that does not exist is never ready: fail closed, `validate` names it.
+        let Some(earlier) = self.all.iter().find(|group| group.rollout == Some(name)) else {
+            return Some(Held::After { group: name.clone(), ready: 0, of: 0 });
+        };
+        let blocked = earlier.unfinished > 0 || (earlier.breaker_open() && earlier.failures > 0);
+        let of = earlier.usage.total;
+        blocked.then(|| Held::After { group: name.clone(), ready: earlier.ready.min(of), of })
+    }
+
+    /// Takes a place for an install, or says why there is none now. `free` is asked of a machine that serves nobody already: it
+    /// takes a place among the open attempts, but makes nothing unavailable that was not.
+    pub(super) fn take(&mut self, case: &Case<'a>) -> Result<(), Held> {
+        let group = &self.all[case.group];
+        let allowed = group.budgets.max_unavailable.of(group.usage.total);
+        full(&group.usage, allowed, case.out_of_service, group.name)?;
+        let place = rack(case.machine);
+        if let (Some(place), Some(limit)) = (place, group.budgets.max_unavailable_rack) {
+            let usage = self.racks.get(&place).copied().unwrap_or_default();
+            full(&usage, limit.of(usage.total), case.out_of_service, &format!("rack {}", place.1))?;
+        }
+        let group = &mut self.all[case.group];
+        for usage in [Some(&mut group.usage), place.and_then(|place| self.racks.get_mut(&place))].into_iter().flatten() {
+            usage.open += 1;
+            usage.unavailable += u32::from(!case.unavailable);
+        }
+        Ok(())
+    }
+
+    /// For the plan: all groups that have machines.
+    pub(super) fn report(&self) -> Vec<GroupPlan> {
+        let used = self.all.iter().filter(|group| group.usage.total > 0 || group.rollout.is_some());
+        used.map(|group| GroupPlan {
+            name: group.name.to_owned(),
+            total: group.usage.total,
+            ready: group.ready,
+            unavailable: group.usage.unavailable,
+            unavailable_allowed: group.budgets.max_unavailable.of(group.usage.total),
+            destructive: group.wanted,
+            destructive_allowed: group.budgets.max_destructive.of(group.usage.total),
+            failures: group.failures,
+        })
+        .collect()
+    }
+}
+
+impl Group<'_> {
+    fn breaker_open(&self) -> bool {
+        self.failures >= self.budgets.breaker_failures
+    }
+}
+
+fn full(usage: &Usage, allowed: u32, out_of_service: bool, scope: &str) -> Result<(), Held> {
+    let used = if out_of_service { usage.open } else { usage.unavailable };
+    if used < allowed { Ok(()) } else { Err(Held::Unavailable { scope: scope.to_owned(), used, allowed }) }
+}
+
+fn rack(machine: &Machine) -> Option<(&str, &str)> {
+    machine.place.rack.as_deref().map(|rack| (machine.place.site.as_deref().unwrap_or_default(), rack))
+}

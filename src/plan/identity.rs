@@ -1,0 +1,173 @@
+//! Whether a machine is the one that its manifest means (laws 4 and 8), and whether enough is known to touch it (law 2).
+
+use crate::model::{Held, Machine, Observation, ObservedIdentity, PowerState, Seen, Timestamp, Unknown};
+
+use super::deadlines::{Deadlines, after};
+
+/// The hardware of a machine as its manifest states it, in the form that the journal keeps: `serial:…`, `uuid:…`, `mac:…`.
+pub fn hardware(machine: &Machine) -> Vec<String> {
+    let serial = machine.identity.serial.iter().map(|serial| format!("serial:{}", plain(serial)));
+    let uuid = machine.identity.uuid.iter().map(|uuid| format!("uuid:{}", plain(uuid)));
+    serial.chain(uuid).chain(machine.nics.iter().map(|nic| format!("mac:{}", nic.mac))).collect()
+}
+
+/// Serial numbers and UUIDs that firmware shows when nobody set one. They identify nothing.
+const JUNK: [&str; 10] = [
+    "serial:",
+    "serial:0",
+    "serial:none",
+    "serial:n/a",
+    "serial:0123456789",
+    "serial:1234567890",
+    "serial:default string",
+    "serial:system serial number",
+    "serial:to be filled by o.e.m.",
+    "uuid:03000200-0400-0500-0006-000700080009",
+];
+
+/// Whether two machines are one: something that identifies is equal, and neither serial nor UUID contradicts it (a network card
+/// may have moved to another machine).
+pub(super) fn same_hardware(one: &[String], other: &[String]) -> bool {
+    let of = |all: &[String], kind: &str| all.iter().find(|item| item.starts_with(kind) && identifies(item)).cloned();
+    let contradicts = ["serial:", "uuid:"].iter().any(|kind| matches!((of(one, kind), of(other, kind)), (Some(a), Some(b)) if a != b));
+    !contradicts && one.iter().any(|item| identifies(item) && other.contains(item))
+}
+
+/// Whether an item of hardware can be used to tell machines apart.
+pub(super) fn identifies(item: &str) -> bool {
+    !JUNK.contains(&item)
+}
+
+/// Why nothing disruptive may be done to a machine, whatever is wanted. Empty: it may.
+pub(super) fn obstacles(machine: &Machine, seen: Option<&Observation>, now: Timestamp, deadlines: &Deadlines) -> Vec<Held> {
+    let mut held = Vec::new();
+    if machine.suspend {
+        held.push(Held::Suspended);
+    }
+    held.extend(mismatch(machine, seen));
+    if let Err(why) = power(seen, None, now, deadlines) {
+        held.push(Held::Unobserved { field: "power".to_owned(), why });
+    } else {
+        held.extend(seen.and_then(|seen| unproven(machine, seen)));
+    }
+    held
+}
+
+/// The power state, where it is known, fresh, and newer than `since`.
+pub(super) fn power(
+    seen: Option<&Observation>,
+    since: Option<Timestamp>,
+    now: Timestamp,
+    deadlines: &Deadlines,
+) -> Result<PowerState, Unknown> {
+    let seen = seen.ok_or(Unknown::NotAsked)?;
+    let power = match &seen.power {
+        Seen::Known(power) => *power,
+        Seen::Unknown(why) => return Err(why.clone()),
+    };
+    if now >= after(seen.at, deadlines.fresh) {
+        return Err(Unknown::TimedOut(format!("its last answer is from {}", seen.at)));
+    }
+    if since.is_some_and(|since| seen.at <= since) {
+        return Err(Unknown::NotAsked);
+    }
+    Ok(power)
+}
+
+/// What a machine is known to be instead of what its manifest says (law 8). Not reported is not a mismatch.
+pub(super) fn mismatch(machine: &Machine, seen: Option<&Observation>) -> Option<Held> {
+    let seen = seen?;
+    let held = |field: &str, declared: String, observed: String| Held::IdentityMismatch { field: field.to_owned(), declared, observed };
+    if let Seen::Known(identity) = &seen.identity {
+        if let (Some(declared), Some(observed)) = (&machine.identity.serial, &identity.serial)
+            && !declared.trim().eq_ignore_ascii_case(observed.trim())
+        {
+            return Some(held("serial", declared.clone(), observed.clone()));
+        }
+        if let (Some(declared), Some(observed)) = (&machine.identity.uuid, &identity.uuid)
+            && !same_uuid(declared, observed)
+        {
+            return Some(held("uuid", declared.clone(), observed.clone()));
+        }
+    }
+    let reported = seen.nics.known().filter(|nics| !nics.is_empty())?;
+    let declared = &machine.nics;
+    if declared.is_empty() || declared.iter().any(|nic| reported.iter().any(|seen| seen.mac == nic.mac)) {
+        return None;
+    }
+    let join = |macs: Vec<String>| macs.join(", ");
+    let observed = join(reported.iter().map(|nic| nic.mac.to_string()).collect());
+    Some(held("mac", join(declared.iter().map(|nic| nic.mac.to_string()).collect()), observed))
+}
+
+/// What of the declared identity nobody has confirmed.
+fn unproven(machine: &Machine, seen: &Observation) -> Option<Held> {
+    let declared = &machine.identity;
+    let gap = |field: &str, why: Unknown| Some(Held::Unobserved { field: field.to_owned(), why });
+    if declared.serial.is_none() && declared.uuid.is_none() {
+        return None;
+    }
+    let none = ObservedIdentity::default();
+    let observed = match &seen.identity {
+        Seen::Known(observed) => observed,
+        Seen::Unknown(Unknown::NotReported) => &none,
+        Seen::Unknown(why) => return gap("identity", why.clone()),
+    };
+    if declared.serial.is_some() && observed.serial.is_none() {
+        return gap("serial", Unknown::NotReported);
+    }
+    if declared.uuid.is_some() && observed.uuid.is_none() {
+        return gap("uuid", Unknown::NotReported);
+    }
+    None
+}
+
+fn plain(text: &str) -> String {
+    text.trim().to_ascii_lowercase()
+}
+
+/// Equal, or equal after the first three fields are read in the other byte order: SMBIOS before 2.6 stored them big-endian, so BMC,
+/// firmware and operating system often disagree (SMBIOS DSP0134, section 7.2.1).
+fn same_uuid(declared: &str, observed: &str) -> bool {
+    if declared.trim().eq_ignore_ascii_case(observed.trim()) {
+        return true;
+    }
+    let bytes = |text: &str| hex::decode(plain(text).replace('-', "")).ok().filter(|bytes| bytes.len() == 16);
+    match (bytes(declared), bytes(observed)) {
+        (Some(declared), Some(mut observed)) => {
+            if declared == observed {
+                return true;
+            }
+            observed[0..4].reverse();
+            observed[4..6].reverse();
+            observed[6..8].reverse();
+            declared == observed
+        }
+        _ => plain(declared) == plain(observed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_is_the_same_in_either_byte_order() {
+        let declared = "00112233-4455-6677-8899-aabbccddeeff";
+        assert!(same_uuid(declared, "00112233-4455-6677-8899-AABBCCDDEEFF"));
+        assert!(same_uuid(declared, "33221100-5544-7766-8899-aabbccddeeff"));
+        assert!(!same_uuid(declared, "33221100-5544-7766-9988-aabbccddeeff"));
+        assert!(!same_uuid(declared, ""));
+    }
+
+    #[test]
+    fn hardware_is_the_same_by_one_item_that_nothing_contradicts() {
+        let of = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect::<Vec<_>>();
+        let old = of(&["serial:a", "mac:52:54:00:00:00:01"]);
+        assert!(same_hardware(&old, &of(&["serial:a"])));
+        assert!(same_hardware(&old, &of(&["mac:52:54:00:00:00:01"])));
+        assert!(!same_hardware(&old, &of(&["serial:b", "mac:52:54:00:00:00:01"])), "a card that moved");
+        assert!(!same_hardware(&of(&["serial:0123456789"]), &of(&["serial:0123456789"])), "junk identifies nothing");
+        assert!(!same_hardware(&[], &[]));
+    }
+}

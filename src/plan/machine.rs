@@ -1,0 +1,299 @@
+//! One machine's part of the plan.
+
+use super::{
+    Case, Input, Renames,
+    deadlines::after,
+    groups::Groups,
+    identity, power,
+    reimage::{Facts, Next, Reimage, next},
+    wish::Wish,
+};
+use crate::model::{
+    Action, Attempt, AttemptEnd, AttemptId, Drift, Held, Machine, MachineHistory, MachineName, MachinePlan, Observation, OnClaim, Reason,
+    Reimaging, Rung, Seen, SignedDuration, Step, Ticket, Timestamp, Unknown, Waiting,
+};
+
+/// The part of a machine of the fleet.
+pub(super) fn plan<'a>(input: &Input<'a>, renames: &Renames<'a>, groups: &mut Groups<'a>, case: &Case<'a>) -> MachinePlan {
+    let machine = case.machine;
+    let mut part = blank(&machine.name);
+    part.group = groups.rollout(case.group).cloned();
+    part.source = format!("{}:{}", machine.source.file, machine.source.line);
+    part.desired = machine.generation();
+    part.installed = case.history.and_then(|history| history.installed);
+    part.attempt = case.history.and_then(|history| history.attempts.last()).map(|attempt| attempt.id.clone());
+    part.drift = drift(input, case);
+    if let Some(reason) = case.wish.reason() {
+        part.reimage = reimaging(machine, reason.clone());
+    }
+    match case.history {
+        None => claim(input, renames, groups, case, &mut part),
+        Some(_) if case.renamed_from.is_some() => rename(case, &mut part),
+        Some(history) => match history.open_attempt() {
+            Some(attempt) => go_on(input, case, history, attempt, &mut part),
+            None => settle(input, groups, case, history, &mut part),
+        },
+    }
+    part
+}
+
+/// The part of a machine that only the journal knows: it left the fleet. It is never powered or wiped (law 3).
+pub(super) fn left(input: &Input<'_>, renames: &Renames<'_>, name: &MachineName, history: &MachineHistory) -> MachinePlan {
+    let mut part = blank(name);
+    part.installed = history.installed;
+    part.attempt = history.attempts.last().map(|attempt| attempt.id.clone());
+    let wait = |why: &str| Some(Waiting { why: why.to_owned(), until: None });
+    if input.problems.iter().any(crate::model::Problem::is_error) {
+        part.waiting = wait("it is missing from a commit that has errors, which is not a deletion");
+    } else if let Some(attempt) = history.open_attempt() {
+        let former = input.former.and_then(|fleet| fleet.machines.get(name));
+        part.ticket = former.and_then(|machine| ticket(input, machine, attempt));
+        let facts = facts(input, history, attempt, false, Some("it left the fleet"), former.map(|m| m.boot.mode).unwrap_or_default());
+        let power = Seen::Unknown(Unknown::NotAsked);
+        follow(&mut part, attempt, next(input.now, &Reimage::of(attempt), &power, &facts));
+    } else if renames.involves(name) {
+        part.waiting = wait("the same hardware is in the fleet under another name");
+    } else {
+        part.steps.push(step(name, Action::Release, Reason::LeftTheFleet));
+    }
+    part
+}
+
+fn blank(name: &MachineName) -> MachinePlan {
+    MachinePlan {
+        name: name.clone(),
+        group: None,
+        source: String::new(),
+        drift: Vec::new(),
+        steps: Vec::new(),
+        held: Vec::new(),
+        waiting: None,
+        attempt: None,
+        desired: None,
+        installed: None,
+        ticket: None,
+        reimage: None,
+    }
+}
+
+fn step(machine: &MachineName, action: Action, reason: Reason) -> Step {
+    Step { machine: machine.clone(), action, reason }
+}
+
+/// A machine that is seen for the first time (law 5). Claiming only notes something, so it needs no observation; a machine that is
+/// known to be another one is not claimed.
+fn claim<'a>(input: &Input<'a>, renames: &Renames<'a>, groups: &Groups<'a>, case: &Case<'a>, part: &mut MachinePlan) {
+    let machine = case.machine;
+    if let Some(held) = identity::mismatch(machine, case.seen).or_else(|| renames.unclear(&machine.name)) {
+        part.held.push(held);
+        return;
+    }
+    let installed = match machine.on_claim {
+        OnClaim::Adopt => machine.generation(),
+        OnClaim::Install if input.history.lost => {
+            part.held.push(Held::JournalLost);
+            return;
+        }
+        OnClaim::Install => None,
+    };
+    if part.reimage.is_some() {
+        // For a reviewer: what will stand against the install that follows the claim.
+        part.held.extend(groups.against(case.group));
+    }
+    part.steps.push(step(&machine.name, Action::Claim { installed }, Reason::NewMachine));
+}
+
+/// A machine that had another name (law 4). An attempt under that name ends first: its ticket and its evidence carry the name.
+fn rename(case: &Case<'_>, part: &mut MachinePlan) {
+    let Some(from) = case.renamed_from else { return };
+    if case.open {
+        part.waiting = Some(Waiting { why: format!("an install that began as {from} ends first"), until: None });
+    } else {
+        part.steps.push(step(&case.machine.name, Action::Rename { from: from.clone() }, Reason::SameHardware));
+    }
+}
+
+/// A machine with an attempt on its way.
+fn go_on(input: &Input<'_>, case: &Case<'_>, history: &MachineHistory, attempt: &Attempt, part: &mut MachinePlan) {
+    let machine = case.machine;
+    let same = machine.generation() == Some(attempt.generation);
+    let wanted = same && case.wish != Wish::Adopt && (!machine.suspend || attempt.wrote());
+    let former = || input.former.and_then(|fleet| fleet.machines.get(&machine.name));
+    part.ticket = ticket(input, machine, attempt).or_else(|| ticket(input, former()?, attempt));
+    if same && (part.reimage.is_none() || attempt.wrote()) {
+        part.reimage = reimaging(machine, Reason::PartOf { attempt: attempt.id.clone() });
+    }
+    let obstacles = identity::obstacles(machine, case.seen, input.now, &input.deadlines);
+    // Law 8, as soon as it is known and while nothing is written. The agent checks the same on the machine itself.
+    let stranger = obstacles.iter().find(|held| matches!(held, Held::IdentityMismatch { .. })).filter(|_| !attempt.wrote());
+    if let Some(stranger) = stranger {
+        let end = AttemptEnd::Failed { code: "identity".to_owned(), why: stranger.to_string(), retry: false };
+        let end = if wanted { end } else { AttemptEnd::Superseded };
+        let action = Action::EndAttempt { attempt: attempt.id.clone(), end };
+        part.steps.push(step(&part.name, action, Reason::PartOf { attempt: attempt.id.clone() }));
+        part.held.extend(obstacles);
+        return;
+    }
+    let hands_off = obstacles.first().map(ToString::to_string);
+    let facts = facts(input, history, attempt, wanted, hands_off.as_deref(), machine.boot.mode);
+    let state = Reimage::of(attempt);
+    let since = state.since().max(history.power_changed);
+    let power = match identity::power(case.seen, since, input.now, &input.deadlines) {
+        Ok(power) => Seen::Known(power),
+        Err(why) => Seen::Unknown(why),
+    };
+    follow(part, attempt, next(input.now, &state, &power, &facts));
+    part.held.extend(obstacles.into_iter().filter(|_| part.waiting.is_some() && state.rung() < Some(Rung::PowerSeen)));
+}
+
+fn facts<'a>(
+    input: &'a Input<'_>,
+    history: &'a MachineHistory,
+    attempt: &'a Attempt,
+    wanted: bool,
+    hands_off: Option<&'a str>,
+    mode: crate::model::BootMode,
+) -> Facts<'a> {
+    let alive = input.alive.get(&attempt.id).copied();
+    Facts { attempt, wanted, last: history.last.as_ref(), alive, hands_off, mode, deadlines: &input.deadlines }
+}
+
+fn follow(part: &mut MachinePlan, attempt: &Attempt, next: Next) {
+    part.waiting = next.waiting;
+    if let Some(action) = next.action {
+        part.steps.push(step(&part.name, action, Reason::PartOf { attempt: attempt.id.clone() }));
+    }
+}
+
+/// A claimed machine without an open attempt: adopt an image, begin an install, or correct its power.
+fn settle<'a>(input: &Input<'a>, groups: &mut Groups<'a>, case: &Case<'a>, history: &MachineHistory, part: &mut MachinePlan) {
+    match &case.wish {
+        Wish::Adopt => part.steps.push(step(&part.name, Action::Claim { installed: part.desired }, Reason::NewMachine)),
+        Wish::Later(reason, until) => {
+            part.waiting = Some(Waiting { why: format!("{reason}: waits before it"), until: Some(*until) });
+        }
+        Wish::Install(reason) => begin(input, groups, case, history, reason, part),
+        Wish::Quarantine(held) => part.held.push(held.clone()),
+        Wish::Nothing => {}
+    }
+    if part.steps.is_empty() && !matches!(case.wish, Wish::Later(..)) {
+        power::settle(input, case, history, part);
+    }
+}
+
+/// Begins an install, or says everything that stands against it.
+fn begin<'a>(
+    input: &Input<'a>,
+    groups: &mut Groups<'a>,
+    case: &Case<'a>,
+    history: &MachineHistory,
+    reason: &Reason,
+    part: &mut MachinePlan,
+) {
+    let machine = case.machine;
+    let Some(generation) = machine.generation() else { return };
+    let mut held = identity::obstacles(machine, case.seen, input.now, &input.deadlines);
+    held.extend(incomplete(machine));
+    if input.history.lost && *reason == Reason::InstallOnClaim {
+        held.push(Held::JournalLost);
+    }
+    held.extend(groups.against(case.group));
+    if input.problems.iter().any(crate::model::Problem::is_error) {
+        part.waiting = Some(Waiting { why: "the commit has errors, so nothing is begun".to_owned(), until: None });
+    } else if let Some(until) = resting(input, history) {
+        part.waiting = Some(Waiting { why: "the last command to its BMC failed".to_owned(), until: Some(until) });
+    } else if held.is_empty() {
+        match groups.take(case) {
+            Ok(()) => {
+                let attempt = AttemptId { machine: machine.name.clone(), number: history.next_attempt() };
+                part.steps.push(step(&machine.name, Action::BeginAttempt { attempt, generation }, reason.clone()));
+            }
+            Err(full) => held.push(full),
+        }
+    }
+    part.held.extend(held);
+}
+
+/// What a manifest must say before a machine can be installed (law 6).
+fn incomplete(machine: &Machine) -> Vec<Held> {
+    let missing = |field: &str| Held::Incomplete { field: field.to_owned() };
+    let mut held = Vec::new();
+    if machine.disks.system.as_ref().is_none_or(|hint| *hint == crate::model::DiskHint::default()) {
+        held.push(missing("spec.disks.system"));
+    }
+    match machine.boot_nic() {
+        None => held.push(missing("spec.nics")),
+        Some(nic) if nic.network.is_none() => held.push(missing("spec.nics[].network")),
+        Some(nic) if nic.address.is_none() => held.push(missing("spec.nics[].address")),
+        Some(_) => {}
+    }
+    held
+}
+
+/// Until when the machine is left alone after its last command did not succeed.
+pub(super) fn resting(input: &Input<'_>, history: &MachineHistory) -> Option<Timestamp> {
+    let until = super::waits::rests_until(history.last.as_ref()?, &input.deadlines)?;
+    (input.now < until).then_some(until)
+}
+
+fn reimaging(machine: &Machine, reason: Reason) -> Option<Box<Reimaging>> {
+    let image = machine.install.as_ref()?.image.name.clone();
+    let disk = machine.disks.system.as_ref().map_or_else(|| "none stated".to_owned(), ToString::to_string);
+    Some(Box::new(Reimaging { reason, image, disk }))
+}
+
+/// The ticket of an attempt, when `machine` is what the attempt installs.
+fn ticket(input: &Input<'_>, machine: &Machine, attempt: &Attempt) -> Option<Box<Ticket>> {
+    let install = machine.install.as_ref().filter(|install| install.generation == attempt.generation)?;
+    Some(Box::new(Ticket {
+        attempt: attempt.id.clone(),
+        commit: attempt.commit,
+        expires: after(attempt.began, input.deadlines.ticket),
+        mac: machine.boot_nic()?.mac,
+        serial: machine.identity.serial.clone(),
+        uuid: machine.identity.uuid.clone(),
+        system: machine.disks.system.clone()?,
+        keep: machine.disks.keep.clone(),
+        install: install.clone(),
+        evidence: attempt.evidence.iter().map(|(_, evidence)| evidence.clone()).collect(),
+    }))
+}
+
+/// Field by field, what is not as declared. A gap is not drift; it is shown where something was declared and somebody asked.
+fn drift(input: &Input<'_>, case: &Case<'_>) -> Vec<Drift> {
+    let machine = case.machine;
+    let mut drift = Vec::new();
+    if let (Some(desired), Some(history)) = (machine.generation(), case.history)
+        && history.installed != Some(desired)
+    {
+        let observed = history.installed.map_or_else(|| "unknown".to_owned(), |installed| installed.short());
+        let since = history.claimed.unwrap_or(input.now);
+        drift.push(differs("spec.image", desired.short(), observed, "journal", input.now.duration_since(since)));
+    }
+    if let Some(seen) = case.seen {
+        let age = input.now.duration_since(seen.at);
+        drift.extend(power::drift(machine, seen, age));
+        if let Some(Held::IdentityMismatch { field, declared, observed }) = identity::mismatch(machine, Some(seen)) {
+            let field = if field == "mac" { "spec.nics".to_owned() } else { format!("spec.identity.{field}") };
+            drift.push(differs(&field, declared, observed, &seen.source, age));
+        }
+        drift.extend(disk_drift(machine, seen, age));
+    }
+    drift
+}
+
+/// A hint that the BMC's list does not bear out. Such lists are often incomplete, so only the agent decides.
+fn disk_drift(machine: &Machine, seen: &Observation, age: SignedDuration) -> Option<Drift> {
+    let hint = machine.disks.system.as_ref()?;
+    let disks = seen.disks.known().filter(|disks| !disks.is_empty())?;
+    let wanted = hint.serial.as_ref()?.trim();
+    if disks.iter().any(|disk| disk.serial.as_ref().is_none_or(|serial| serial.trim().eq_ignore_ascii_case(wanted))) {
+        return None;
+    }
+    let serials: Vec<&str> = disks.iter().filter_map(|disk| disk.serial.as_deref()).collect();
+    Some(differs("spec.disks.system", hint.to_string(), serials.join(", "), &seen.source, age))
+}
+
+pub(super) fn differs(field: &str, desired: String, observed: String, source: &str, age: SignedDuration) -> Drift {
+    Drift { field: field.to_owned(), desired, observed, source: source.to_owned(), age }
+}

@@ -1,0 +1,110 @@
+//! Power of a machine that is not being installed: drift by policy, and the way back for a machine that an attempt left behind.
+
+use super::{Case, Input, deadlines::after, identity, machine};
+use crate::model::{
+    Action, Attempt, Drift, DriftPolicy, Held, Machine, MachineHistory, MachinePlan, Observation, Outcome, PowerIntent, PowerState, Reason,
+    Rung, Seen, SignedDuration, Step, Timestamp, Unknown, Waiting,
+};
+
+/// What a power state should be, when it is another. Transitional states are not drift; they pass.
+pub(super) fn drift(machine: &Machine, seen: &Observation, age: SignedDuration) -> Option<Drift> {
+    let desired = match machine.power {
+        PowerIntent::On => PowerState::On,
+        PowerIntent::Off => PowerState::Off,
+        PowerIntent::Unmanaged => return None,
+    };
+    let observed = match &seen.power {
+        Seen::Known(state @ (PowerState::On | PowerState::Off)) if *state != desired => state.to_string(),
+        Seen::Unknown(why) if *why != Unknown::NotAsked => format!("unknown, {why}"),
+        Seen::Known(_) | Seen::Unknown(_) => return None,
+    };
+    Some(machine::differs("spec.power", desired.to_string(), observed, &seen.source, age))
+}
+
+/// Plans at most one power step for a machine without an open attempt.
+pub(super) fn settle(input: &Input<'_>, case: &Case<'_>, history: &MachineHistory, part: &mut MachinePlan) {
+    // A disk that was never installed, or was left half-written, has nothing to run.
+    let nothing_to_run = case.machine.install.is_some() && history.installed.is_none();
+    if case.machine.suspend || nothing_to_run {
+        return;
+    }
+    let Ok(power) = identity::power(case.seen, history.power_changed, input.now, &input.deadlines) else { return };
+    let Some((action, reason)) = return_to_disk(case.machine, history, power).or_else(|| correction(input, case, power)) else { return };
+    if let Some(until) = machine::resting(input, history).or_else(|| settles_until(input, history, &action, &reason)) {
+        let why = match &reason {
+            Reason::PartOf { attempt } => format!("{attempt} left it behind; it is brought back to its disk"),
+            _ => format!("{reason}, corrected not before"),
+        };
+        part.waiting = Some(Waiting { why, until: Some(until) });
+        return;
+    }
+    let obstacles: Vec<Held> = identity::obstacles(case.machine, case.seen, input.now, &input.deadlines);
+    if obstacles.is_empty() {
+        part.steps.push(Step { machine: part.name.clone(), action, reason });
+    } else {
+        let new = obstacles.into_iter().filter(|held| !part.held.contains(held)).collect::<Vec<_>>();
+        part.held.extend(new);
+    }
+}
+
+fn correction(input: &Input<'_>, case: &Case<'_>, power: PowerState) -> Option<(Action, Reason)> {
+    match input.fleet.settings.drift.power {
+        DriftPolicy::Observe | DriftPolicy::Alert => return None,
+        DriftPolicy::Correct => {}
+    }
+    let reason = Reason::PowerDrift { observed: power };
+    match (case.machine.power, power) {
+        (PowerIntent::On, PowerState::Off) => Some((Action::PowerOn, reason)),
+        (PowerIntent::Off, PowerState::On) => Some((Action::PowerOff { force: false }, reason)),
+        (PowerIntent::On | PowerIntent::Off | PowerIntent::Unmanaged, _) => None,
+    }
+}
+
+/// A correction comes at most once in [`super::POWER_SETTLE`]; an attempt's leftovers are put right at the pace of commands.
+fn settles_until(input: &Input<'_>, history: &MachineHistory, action: &Action, reason: &Reason) -> Option<Timestamp> {
+    let wait = match (reason, action) {
+        (Reason::PartOf { .. }, Action::PowerOff { force: true }) => input.deadlines.shutdown,
+        (Reason::PartOf { .. }, _) => return None,
+        _ => input.deadlines.power_settle,
+    };
+    history.power_changed.map(|changed| after(changed, wait)).filter(|until| input.now < *until)
+}
+
+/// Whether an attempt that ended before its first byte left the machine on, with our agent or nothing in its memory and its old
+/// system untouched on its disk, and it was not switched off and on since.
+pub(super) fn left_in_network_boot(history: &MachineHistory) -> bool {
+    let Some((attempt, ended)) = unwritten(history) else { return false };
+    let back = history.power_changed.is_some_and(|changed| changed > ended) && !switched_off_since(history, ended);
+    history.installed.is_some() && attempt.evidence.iter().any(|(_, evidence)| evidence.rung() >= Rung::PowerSeen) && !back
+}
+
+/// A machine that an attempt left behind is switched off and on once, so that it serves again; the boot server sends it to its disk
+/// (law 9). The same for one that was switched off for an attempt and never came to boot.
+fn return_to_disk(machine: &Machine, history: &MachineHistory, power: PowerState) -> Option<(Action, Reason)> {
+    let (attempt, ended) = unwritten(history)?;
+    let reason = Reason::PartOf { attempt: attempt.id.clone() };
+    let off_for_it = history.power_changed.is_some_and(|changed| attempt.began <= changed && changed <= ended);
+    match power {
+        PowerState::Off if machine.power == PowerIntent::Off => None,
+        PowerState::Off if off_for_it || switched_off_since(history, ended) => Some((Action::PowerOn, reason)),
+        PowerState::On if switched_off_since(history, ended) => Some((Action::PowerOff { force: true }, reason)),
+        PowerState::On if left_in_network_boot(history) => Some((Action::PowerOff { force: false }, reason)),
+        PowerState::On | PowerState::Off | PowerState::PoweringOn | PowerState::PoweringOff | PowerState::Paused => None,
+    }
+}
+
+/// The last attempt, if it ended before its first byte, and when.
+fn unwritten(history: &MachineHistory) -> Option<(&Attempt, Timestamp)> {
+    let attempt = history.attempts.last().filter(|attempt| !attempt.wrote())?;
+    attempt.end.as_ref().map(|(ended, _)| (attempt, *ended))
+}
+
+/// Whether the last thing done since then was to bring the machine back: the first half of it.
+fn switched_off_since(history: &MachineHistory, ended: Timestamp) -> bool {
+    history.last.as_ref().is_some_and(|(at, step, outcome)| {
+        *at > ended
+            && *outcome == Outcome::Done
+            && matches!(step.action, Action::PowerOff { .. })
+            && matches!(step.reason, Reason::PartOf { .. })
+    })
+}

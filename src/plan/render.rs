@@ -1,0 +1,245 @@
+//! A plan for people: exceptions first, readable without colour, at most 100 columns, one summary line last.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use crate::model::{Action, GroupPlan, Held, MachinePlan, Plan, Reimaging, Severity, Unknown, Waiting};
+
+/// Widest line of [`render_text`]; a single longer word is not broken.
+const COLUMNS: usize = 100;
+
+/// Under which word a machine is shown, worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Effect {
+    Reimage,
+    PowerOff,
+    PowerOn,
+    Held,
+    Release,
+    Rename,
+    Claim,
+    Waiting,
+    Drift,
+    Unchanged,
+}
+
+impl Effect {
+    const ALL: [Effect; 10] = [
+        Effect::Reimage,
+        Effect::PowerOff,
+        Effect::PowerOn,
+        Effect::Held,
+        Effect::Release,
+        Effect::Rename,
+        Effect::Claim,
+        Effect::Waiting,
+        Effect::Drift,
+        Effect::Unchanged,
+    ];
+
+    fn of(part: &MachinePlan) -> Self {
+        let has = |wanted: fn(&Action) -> bool| part.steps.iter().any(|step| wanted(&step.action));
+        if part.reimage.is_some() || part.ticket.is_some() {
+            return Effect::Reimage;
+        }
+        let by_step = [
+            (has(|action| matches!(action, Action::PowerOff { .. })), Effect::PowerOff),
+            (has(|action| matches!(action, Action::PowerOn | Action::BootFromNetwork { .. })), Effect::PowerOn),
+            (!part.held.is_empty(), Effect::Held),
+            (has(|action| matches!(action, Action::Release)), Effect::Release),
+            (has(|action| matches!(action, Action::Rename { .. })), Effect::Rename),
+            (has(|action| matches!(action, Action::Claim { .. })), Effect::Claim),
+            (part.waiting.is_some() || !part.steps.is_empty(), Effect::Waiting),
+            (!part.drift.is_empty(), Effect::Drift),
+        ];
+        by_step.into_iter().find(|(applies, _)| *applies).map_or(Effect::Unchanged, |(_, effect)| effect)
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Effect::Reimage => "REIMAGE",
+            Effect::PowerOff => "power off",
+            Effect::PowerOn => "power on",
+            Effect::Held => "held",
+            Effect::Release => "release",
+            Effect::Rename => "rename",
+            Effect::Claim => "claim",
+            Effect::Waiting => "waiting",
+            Effect::Drift => "drift",
+            Effect::Unchanged => "unchanged",
+        }
+    }
+
+    fn in_summary(self) -> &'static str {
+        match self {
+            Effect::Reimage => "to reimage",
+            Effect::PowerOff => "to power off",
+            Effect::PowerOn => "to power on",
+            Effect::Held => "held",
+            Effect::Release => "to release",
+            Effect::Rename => "to rename",
+            Effect::Claim => "to claim",
+            Effect::Waiting => "waiting",
+            Effect::Drift => "with drift",
+            Effect::Unchanged => "unchanged",
+        }
+    }
+}
+
+/// The plan as plain text.
+pub fn render_text(plan: &Plan) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "Commit {} {}", plan.commit.id.short(), plan.commit.subject);
+    for part in exceptions(plan) {
+        out.push('\n');
+        out += &render_machine(part);
+    }
+    if !plan.groups.is_empty() {
+        out += "\nGroups\n";
+        let width = plan.groups.iter().map(|group| group.name.len()).max().unwrap_or(0);
+        for group in &plan.groups {
+            let _ = writeln!(out, "  {:width$}  {}", group.name, usage(group));
+        }
+    }
+    if !plan.problems.is_empty() {
+        let _ = writeln!(out, "\n{}", problems(plan));
+    }
+    let _ = writeln!(out, "\n{}", summary(plan));
+    out
+}
+
+/// One machine of a plan as plain text: what happens, why, and what does not.
+pub fn render_machine(part: &MachinePlan) -> String {
+    let mut out = String::new();
+    let group = part.group.as_ref().map_or("default", |group| group.as_str());
+    let _ = writeln!(out, "{:<9}  {}  ({group})", Effect::of(part).word(), part.name);
+    for line in details(part) {
+        wrap(&mut out, &line);
+    }
+    out
+}
+
+/// The plan as Markdown, for a comment on a pull request.
+pub fn render_markdown(plan: &Plan) -> String {
+    let mut out = format!("### Plan for {}: {}\n\n", plan.commit.id.short(), cell(&plan.commit.subject));
+    if exceptions(plan).next().is_some() {
+        out += "| effect | machine | group | details |\n|---|---|---|---|\n";
+        for part in exceptions(plan) {
+            let effect = Effect::of(part);
+            let word = if effect == Effect::Reimage { "**REIMAGE**" } else { effect.word() };
+            let group = part.group.as_ref().map_or("default", |group| group.as_str());
+            let lines: Vec<String> = details(part).iter().map(|line| cell(line)).collect();
+            let _ = writeln!(out, "| {word} | `{}` | {group} | {} |", part.name, lines.join("<br>"));
+        }
+        out.push('\n');
+    }
+    if !plan.groups.is_empty() {
+        out += "| group | use of its budgets |\n|---|---|\n";
+        for group in &plan.groups {
+            let _ = writeln!(out, "| {} | {} |", group.name, usage(group));
+        }
+        out.push('\n');
+    }
+    if !plan.problems.is_empty() {
+        let _ = writeln!(out, "{}\n", problems(plan));
+    }
+    let _ = writeln!(out, "**{}**", summary(plan));
+    out
+}
+
+/// Machines to which something happens or does not happen, worst first.
+fn exceptions(plan: &Plan) -> impl Iterator<Item = &MachinePlan> {
+    let mut parts: Vec<(Effect, &MachinePlan)> = plan.machines.values().map(|part| (Effect::of(part), part)).collect();
+    parts.retain(|(effect, _)| *effect != Effect::Unchanged);
+    parts.sort_by_key(|(effect, part)| (*effect, part.group.is_none(), &part.group, &part.name));
+    parts.into_iter().map(|(_, part)| part)
+}
+
+fn details(part: &MachinePlan) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(Reimaging { reason, image, disk }) = part.reimage.as_deref() {
+        lines.push(format!("why    {reason}"));
+        lines.push(format!("image  {image}, over the disk with {disk}: all data on it is lost"));
+    }
+    lines.extend(part.steps.iter().map(|step| format!("now    {}: {}", step.action, step.reason)));
+    if let Some(Waiting { why, until }) = &part.waiting {
+        let until = until.map(|until| format!(", until {until}")).unwrap_or_default();
+        lines.push(format!("wait   {why}{until}"));
+    }
+    lines.extend(part.held.iter().map(|held| format!("held   {held}")));
+    // The reason of a reinstall says already which generation is on the disk.
+    let shown = part.drift.iter().filter(|drift| part.reimage.is_none() || drift.field != "spec.image");
+    lines.extend(shown.map(|drift| {
+        format!("drift  {} is {}, declared {} ({}, {:#} ago)", drift.field, drift.observed, drift.desired, drift.source, drift.age)
+    }));
+    lines
+}
+
+/// Adds an indented line, broken at blanks before [`COLUMNS`].
+fn wrap(out: &mut String, line: &str) {
+    const FIRST: &str = "           ";
+    const NEXT: &str = "                  ";
+    let mut current = FIRST.to_owned();
+    let mut empty = true;
+    for word in line.split(' ') {
+        if !empty && current.chars().count() + 1 + word.chars().count() > COLUMNS {
+            let _ = writeln!(out, "{}", current.trim_end());
+            current = NEXT.to_owned();
+            empty = true;
+        }
+        if !empty {
+            current.push(' ');
+        }
+        current += word;
+        empty = false;
+    }
+    let _ = writeln!(out, "{}", current.trim_end());
+}
+
+fn usage(group: &GroupPlan) -> String {
+    format!(
+        "{} of {} ready, {} of {} unavailable, {} of {} reinstalls, {}",
+        group.ready,
+        group.total,
+        group.unavailable,
+        group.unavailable_allowed,
+        group.destructive,
+        group.destructive_allowed,
+        counted(group.failures, "failure")
+    )
+}
+
+fn problems(plan: &Plan) -> String {
+    let errors = plan.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+    let warnings = plan.problems.len() - errors;
+    format!("Problems in the repository: {}, {}", counted(errors as u32, "error"), counted(warnings as u32, "warning"))
+}
+
+fn counted(count: u32, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// `Plan: 3 to reimage (2 held), 1 to power on, 18 unchanged.`
+fn summary(plan: &Plan) -> String {
+    let mut counts: BTreeMap<Effect, (u32, u32)> = BTreeMap::new();
+    for part in plan.machines.values() {
+        let count = counts.entry(Effect::of(part)).or_default();
+        count.0 += 1;
+        count.1 += u32::from(part.held.iter().any(|held| !merely_unasked(held)) && part.steps.is_empty());
+    }
+    let parts = Effect::ALL.iter().filter_map(|effect| {
+        let (count, held) = counts.get(effect)?;
+        let of_these = if *effect == Effect::Reimage && *held > 0 { format!(" ({held} held)") } else { String::new() };
+        Some(format!("{count} {}{of_these}", effect.in_summary()))
+    });
+    let parts: Vec<String> = parts.collect();
+    if parts.is_empty() { "Plan: no machines.".to_owned() } else { format!("Plan: {}.", parts.join(", ")) }
+}
+
+/// A comparison of two commits asks no hardware; that nobody asked holds nothing back there.
+fn merely_unasked(held: &Held) -> bool {
+    matches!(held, Held::Unobserved { why: Unknown::NotAsked, .. })
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('<', "&lt;").replace('\n', " ")
+}

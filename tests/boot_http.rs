@@ -1,0 +1,303 @@
+//! HTTP and HTTPS: scripts, files, the agent's protocol, call-home; with curl and reqwest.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod boot_support;
+
+use std::{
+    net::Ipv4Addr,
+    process::Command,
+    sync::{Arc, atomic::Ordering},
+};
+
+use boot_support::{MAC, Site, has, loopback, loopback_with_ticket, network, table, ticket};
+use rackwright::{
+    boot::Server,
+    model::{
+        AgentCommand, AgentEvent, AgentHello, AgentReport, BootTable, DhcpMode, Digest, Evidence, ObservedDisk, Phase, Progress, Rung,
+    },
+    ports::Boot as _,
+};
+use reqwest::{Client, StatusCode};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+/// Trusts the certificate that the server made, and no other.
+fn client(site: &Site) -> Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let pem = std::fs::read(site.folder.path().join("state/boot-tls.pem")).unwrap();
+    let certificate = reqwest::Certificate::from_pem(&pem).unwrap();
+    Client::builder().tls_certs_only([certificate]).build().unwrap()
+}
+
+async fn script(site: &Site) -> String {
+    client(site).get(site.http(&format!("/ipxe/{MAC}"))).send().await.unwrap().text().await.unwrap()
+}
+
+async fn token(site: &Site) -> String {
+    let script = script(site).await;
+    script.split_once("rackwright.token=").unwrap().1.split_whitespace().next().unwrap().to_owned()
+}
+
+fn hello(boot_id: &str) -> AgentHello {
+    AgentHello {
+        boot_id: boot_id.into(),
+        version: "0.1.0".into(),
+        serial: Some("CZ1".into()),
+        uuid: None,
+        disks: vec![disk("/dev/sda")],
+        nics: Vec::new(),
+        uefi: true,
+    }
+}
+
+fn disk(name: &str) -> ObservedDisk {
+    ObservedDisk { name: name.into(), serial: Some("S5".into()), wwn: None, model: None, path: None, size: Some(1 << 30) }
+}
+
+async fn say_hello(site: &Site, token: &str, hello: &AgentHello) -> AgentCommand {
+    let answer = client(site).post(site.https("/agent/v1/hello")).bearer_auth(token).json(hello).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    answer.json().await.unwrap()
+}
+
+async fn report(site: &Site, token: &str, boot_id: &str, event: AgentEvent) -> StatusCode {
+    let report = AgentReport { boot_id: boot_id.into(), event };
+    client(site).post(site.https("/agent/v1/report")).bearer_auth(token).json(&report).send().await.unwrap().status()
+}
+
+fn writing() -> AgentEvent {
+    AgentEvent::Writing { disk: disk("/dev/sda") }
+}
+
+fn written() -> AgentEvent {
+    AgentEvent::Written { digest: Digest::of(b"image"), bytes: 5 }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_install_climbs_the_ladder_and_the_machine_then_boots_its_disk() {
+    let site = Site::start(loopback_with_ticket()).await;
+    let token = token(&site).await;
+    let AgentCommand::Install { install, call_home, .. } = say_hello(&site, &token, &hello("b1")).await else { panic!("no install") };
+    assert_eq!(install.image.url, site.http("/images/debian.raw"));
+    let image = client(&site).get(install.image.url).send().await.unwrap().bytes().await.unwrap();
+    assert!(image == std::fs::read(site.folder.path().join("images/debian.raw")).unwrap());
+
+    assert_eq!(report(&site, &token, "b1", writing()).await, StatusCode::NO_CONTENT);
+    let progress = Progress { phase: Phase::Writing, done: 1, total: None };
+    assert_eq!(report(&site, &token, "b1", AgentEvent::Progress(progress)).await, StatusCode::NO_CONTENT);
+    let early = client(&site).post(&call_home).json(&json!({"generation": install.generation})).send().await.unwrap();
+    assert_eq!(early.status(), StatusCode::CONFLICT, "nothing is written yet");
+    assert_eq!(report(&site, &token, "b1", written()).await, StatusCode::NO_CONTENT);
+    // The table is still the old one: what was taken since counts.
+    assert_eq!(say_hello(&site, &token, &hello("b2")).await, AgentCommand::BootFromDisk);
+    assert!(script(&site).await.contains("sanboot"));
+
+    let form = format!("instance_id={}&hostname=web-01&fqdn=web-01.example", install.generation.to_string().replace(':', "%3A"));
+    let home = client(&site).post(&call_home).header("content-type", "application/x-www-form-urlencoded").body(form).send().await.unwrap();
+    assert_eq!(home.status(), StatusCode::NO_CONTENT);
+    use Rung::*;
+    assert_eq!(site.witness.rungs(), [LoaderFetched, AgentUp, Writing, Written, AgentUp, BootedFromDisk, CalledHome]);
+    let last = site.witness.saw.lock().unwrap().last().unwrap().1.clone();
+    assert_eq!(last, Evidence::CalledHome { generation: install.generation, digest: None });
+    assert_eq!(site.witness.progress.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_token_gets_nothing() {
+    let site = Site::start(loopback_with_ticket()).await;
+    let token = token(&site).await;
+    let call_home_token = "0".repeat(64);
+    for wrong in ["", "x", &call_home_token, &token[1..]] {
+        let answer = client(&site).post(site.https("/agent/v1/hello")).bearer_auth(wrong).json(&hello("b1")).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(report(&site, wrong, "b1", writing()).await, StatusCode::UNAUTHORIZED);
+    }
+    let home = client(&site).post(site.http(&format!("/callhome/v1/web-01/3/{token}"))).body("{}").send().await.unwrap();
+    assert_eq!(home.status(), StatusCode::NOT_FOUND, "the agent's token is not the system's");
+    assert_eq!(site.witness.rungs(), [Rung::LoaderFetched]);
+    site.server.publish(Arc::new(loopback())).await;
+    assert_eq!(report(&site, &token, "b1", writing()).await, StatusCode::UNAUTHORIZED, "the ticket is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hello_is_idempotent_and_another_start_may_not_write_after_the_first_began() {
+    let site = Site::start(loopback_with_ticket()).await;
+    let token = token(&site).await;
+    let first = say_hello(&site, &token, &hello("b1")).await;
+    assert_eq!(say_hello(&site, &token, &hello("b1")).await, first);
+    assert!(matches!(say_hello(&site, &token, &hello("b2")).await, AgentCommand::Install { .. }), "no byte was written yet");
+    assert_eq!(report(&site, &token, "b3", writing()).await, StatusCode::CONFLICT, "never said hello");
+    assert_eq!(report(&site, &token, "b1", writing()).await, StatusCode::NO_CONTENT);
+    assert_eq!(report(&site, &token, "b1", writing()).await, StatusCode::NO_CONTENT, "a retry");
+    let other_disk = AgentEvent::Writing { disk: disk("/dev/sdb") };
+    assert_eq!(report(&site, &token, "b1", other_disk).await, StatusCode::CONFLICT);
+    assert_eq!(report(&site, &token, "b2", writing()).await, StatusCode::CONFLICT);
+    assert_eq!(report(&site, &token, "b2", written()).await, StatusCode::CONFLICT);
+    assert!(site.witness.failed.lock().unwrap().is_empty());
+    assert!(matches!(say_hello(&site, &token, &hello("b2")).await, AgentCommand::Refuse { .. }));
+    assert!(site.witness.failed.lock().unwrap()[0].1, "its disk may be half written");
+    let wrong = AgentEvent::Written { digest: Digest::of(b"other"), bytes: 5 };
+    assert_eq!(report(&site, &token, "b1", wrong).await, StatusCode::CONFLICT);
+    assert_eq!(site.witness.rungs().iter().filter(|rung| **rung >= Rung::Writing).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_starts_that_ask_at_once_one_may_write() {
+    let site = Site::start(loopback_with_ticket()).await;
+    let token = token(&site).await;
+    say_hello(&site, &token, &hello("b1")).await;
+    say_hello(&site, &token, &hello("b2")).await;
+    let (one, two) = tokio::join!(report(&site, &token, "b1", writing()), report(&site, &token, "b2", writing()));
+    let mut answers = [one, two];
+    answers.sort();
+    assert_eq!(answers, [StatusCode::NO_CONTENT, StatusCode::CONFLICT]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_journaled_is_not_answered() {
+    let site = Site::start(loopback_with_ticket()).await;
+    let token = token(&site).await;
+    say_hello(&site, &token, &hello("b1")).await;
+    site.witness.disk_full.store(true, Ordering::SeqCst);
+    assert_eq!(report(&site, &token, "b1", writing()).await, StatusCode::SERVICE_UNAVAILABLE);
+    site.witness.disk_full.store(false, Ordering::SeqCst);
+    site.witness.closed.store(true, Ordering::SeqCst);
+    assert_eq!(report(&site, &token, "b1", writing()).await, StatusCode::CONFLICT);
+    let answer = client(&site).post(site.https("/agent/v1/hello")).bearer_auth(&token).json(&hello("b1")).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::CONFLICT);
+    site.witness.closed.store(false, Ordering::SeqCst);
+    assert_eq!(report(&site, &token, "b1", written()).await, StatusCode::CONFLICT, "it never had leave to write");
+    assert_eq!(report(&site, &token, "b1", writing()).await, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_serial_that_differs_is_refused_and_fails_the_attempt() {
+    let site = Site::start(loopback_with_ticket()).await;
+    let token = token(&site).await;
+    let other = AgentHello { serial: Some("CZ2".into()), ..hello("b1") };
+    assert!(matches!(say_hello(&site, &token, &other).await, AgentCommand::Refuse { .. }));
+    assert_eq!(report(&site, &token, "b1", writing()).await, StatusCode::CONFLICT);
+    let failed = site.witness.failed.lock().unwrap();
+    assert_eq!((failed[0].1, failed[0].2.as_str()), (false, "agent-refused"));
+    assert!(failed[0].3.contains("CZ2"), "{failed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_with_a_token_goes_only_to_the_machine_with_a_ticket() {
+    let elsewhere = |dhcp| table(MAC, Some(Ipv4Addr::new(127, 0, 0, 9)), network("sim", "127.0.0.0/8", dhcp));
+    let mut cases = vec![(loopback_with_ticket(), true), (loopback(), false), (BootTable::default(), false)];
+    for (dhcp, holds) in [(DhcpMode::Authoritative, false), (DhcpMode::Proxy, true), (DhcpMode::Off, false)] {
+        let mut table = elsewhere(dhcp);
+        table.tickets.insert(MAC, ticket(MAC));
+        cases.push((table, holds));
+    }
+    for (number, (table, holds)) in cases.into_iter().enumerate() {
+        let site = Site::start(table).await;
+        assert_eq!(script(&site).await.contains("rackwright.token="), holds, "case {number}");
+        assert_eq!(site.witness.refused.lock().unwrap().is_empty(), holds, "case {number}");
+    }
+    let site = Site::start(loopback_with_ticket()).await;
+    site.witness.closed.store(true, Ordering::SeqCst);
+    assert!(!script(&site).await.contains("token"), "the journal says that it is not open");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installed_system_whose_attempt_is_closed_is_welcome_and_no_evidence() {
+    let site = Site::start(loopback_with_ticket()).await;
+    let token = token(&site).await;
+    let AgentCommand::Install { call_home, install, .. } = say_hello(&site, &token, &hello("b1")).await else { panic!("no install") };
+    let mut later = loopback();
+    later.installed.insert("web-01#3".parse().unwrap(), install.generation);
+    site.server.publish(Arc::new(later)).await;
+    let before = site.witness.rungs();
+    let said = json!({"generation": install.generation});
+    assert_eq!(client(&site).post(&call_home).json(&said).send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    assert_eq!(site.witness.rungs(), before);
+    site.server.publish(Arc::new(loopback())).await;
+    assert_eq!(client(&site).post(&call_home).json(&said).send().await.unwrap().status(), StatusCode::CONFLICT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_keeps_fingerprint_and_tokens() {
+    let site = Site::start(loopback_with_ticket()).await;
+    let (fingerprint, before) = (site.server.fingerprint(), token(&site).await);
+    let Site { folder, server, witness } = site;
+    server.stop().await;
+    let config = boot_support::config(folder.path(), Ipv4Addr::LOCALHOST);
+    let server = Server::start(config, &folder.path().join("state"), witness.clone()).await.unwrap();
+    let early = Site { folder, server, witness };
+    // Before the first table nobody is told that there is no ticket, or to boot from disk.
+    assert_eq!(report(&early, &before, "b1", written()).await, StatusCode::SERVICE_UNAVAILABLE);
+    let script_now = client(&early).get(early.http(&format!("/ipxe/{MAC}"))).send().await.unwrap();
+    assert_eq!(script_now.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let Site { folder, server, witness } = early;
+    server.publish(Arc::new(loopback_with_ticket())).await;
+    let site = Site { folder, server, witness };
+    assert_eq!((site.server.fingerprint(), token(&site).await), (fingerprint, before));
+}
+
+fn curl(arguments: &[&str]) -> (String, Vec<u8>) {
+    let got = Command::new("curl").args(["-sS", "-D", "/dev/stderr", "--max-time", "60"]).args(arguments).output().unwrap();
+    (String::from_utf8_lossy(&got.stderr).to_ascii_lowercase(), got.stdout)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn curl_gets_ranges_lengths_and_the_pinned_certificate() {
+    if !has("curl", "curl") {
+        return;
+    }
+    let site = Site::start(loopback_with_ticket()).await;
+    let image = std::fs::read(site.folder.path().join("images/debian.raw")).unwrap();
+    let (headers, body) = curl(&["-r", "1000-1999", &site.http("/images/debian.raw")]);
+    assert!(headers.contains("206 partial content") && headers.contains("content-range: bytes 1000-1999/1000000"), "{headers}");
+    assert!(body == image[1000..2000]);
+    let (headers, body) = curl(&["--compressed", &site.http("/boot/kernel")]);
+    assert!(headers.contains("content-length: 100000") && body.len() == 100_000, "{headers}");
+    for path in ["/images/debian.raw", "/boot/ipxe.efi"] {
+        let (headers, body) = curl(&["-I", &site.http(path)]);
+        assert!(headers.contains("200 ok") && headers.contains("content-length: 1") && !headers.contains("chunked"), "{headers}");
+        assert_eq!(body.len(), headers.len(), "-I prints the header as its body, and nothing else");
+    }
+    for path in ["/images/../state/boot.key", "/images/%2e%2e/state/boot.key", "/boot/../state/boot.key", "/boot/boot.key", "/images/none"]
+    {
+        let (headers, _) = curl(&["--path-as-is", &site.http(path)]);
+        assert!(headers.contains(" 404 ") || headers.contains(" 400 "), "{path}: {headers}");
+    }
+    let pem = site.folder.path().join("state/boot-tls.pem");
+    let (headers, body) = curl(&["--cacert", pem.to_str().unwrap(), &site.https("/images/debian.raw")]);
+    assert!(headers.contains("200 ok") && body == image, "{headers}");
+    let (headers, _) = curl(&[&site.https("/images/debian.raw")]);
+    assert!(headers.contains("self-signed") || headers.contains("certificate"), "{headers}");
+    // The agent's routes are not on the plain server.
+    let (headers, _) = curl(&["-X", "POST", "-d", "{}", &site.http("/agent/v1/hello")]);
+    assert!(headers.contains(" 404 "), "{headers}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_and_large_requests_do_not_hold_up_others() {
+    let site = Site::start(loopback_with_ticket()).await;
+    let mut slow = Vec::new();
+    for _ in 0..200 {
+        let mut stream = tokio::net::TcpStream::connect(site.server.addresses().http).await.unwrap();
+        stream.write_all(b"GET /images/debian.raw HTTP/1.1\r\nHost: ").await.unwrap();
+        slow.push(stream);
+    }
+    // And one that asks for an image and never reads it.
+    let mut deaf = tokio::net::TcpStream::connect(site.server.addresses().http).await.unwrap();
+    deaf.write_all(b"GET /images/debian.raw HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let kernel = client(&site).get(site.http("/boot/kernel")).send().await.unwrap().bytes().await.unwrap();
+    assert_eq!(kernel.len(), 100_000);
+
+    let token = token(&site).await;
+    let huge = vec![b'x'; 2 << 20];
+    let answer = client(&site).post(site.https("/agent/v1/report")).bearer_auth(&token).body(huge).send().await;
+    assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status() == StatusCode::PAYLOAD_TOO_LARGE));
+    let mut stream = tokio::net::TcpStream::connect(site.server.addresses().http).await.unwrap();
+    let header = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(100_000));
+    let _ = stream.write_all(header.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
+    let garbage = client(&site).post(site.https("/agent/v1/hello")).bearer_auth(&token).body("{").send().await.unwrap();
+    assert_eq!(garbage.status(), StatusCode::BAD_REQUEST);
+}

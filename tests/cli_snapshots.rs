@@ -1,0 +1,170 @@
+//! What readers see: help, problems, plans. A changed text is a changed file in tests/snapshots, to be reviewed like code.
+//! `INSTA_UPDATE=always cargo test --test cli_snapshots` accepts what is there now.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod cli_support;
+
+use std::{fs, path::Path};
+
+use cli_support::{edit, filters, git, rackwright, told};
+use insta::assert_snapshot;
+use tempfile::TempDir;
+
+/// What a command tells in `folder`, without the folder's own name.
+fn tell(folder: &Path, arguments: &[&str]) -> String {
+    let told = told(&rackwright(folder, arguments).output().unwrap());
+    told.replace(&folder.display().to_string(), "[FOLDER]")
+}
+
+fn folder() -> TempDir {
+    tempfile::Builder::new().prefix("rackwright-cli-").tempdir().unwrap()
+}
+
+#[test]
+fn help_teaches() {
+    let (folder, _filters) = (folder(), filters().bind_to_scope());
+    assert_snapshot!("help", tell(folder.path(), &["--help"]));
+    for command in [
+        "init",
+        "validate",
+        "plan",
+        "run",
+        "status",
+        "get machines",
+        "explain",
+        "history",
+        "notes",
+        "notes setup",
+        "observe",
+        "sim",
+        "sim init",
+        "sim image",
+        "completion",
+    ] {
+        let arguments: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        assert_snapshot!(format!("help-{}", command.replace(' ', "-")), tell(folder.path(), &arguments));
+    }
+}
+
+#[test]
+fn a_new_fleet_validates_and_what_is_wrong_in_it_is_shown() {
+    let (folder, _filters) = (folder(), filters().bind_to_scope());
+    let (top, fleet) = (folder.path(), folder.path().join("my-fleet"));
+    assert_snapshot!("init", tell(top, &["init", "my-fleet"]));
+    assert_snapshot!("init-again", tell(top, &["init", "my-fleet"]));
+    assert_snapshot!("validate", tell(top, &["validate", "my-fleet"]));
+    assert_snapshot!("plan-nothing", tell(&fleet, &["plan"]));
+    assert_snapshot!("plan-no-base", tell(&fleet, &["plan", "--head", "main"]));
+    assert_snapshot!("plan-no-such-branch", tell(&fleet, &["plan", "--head", "my-branch"]));
+    assert_snapshot!("plan-no-repository", tell(top, &["plan", "--repo", "nowhere"]));
+    assert_snapshot!("validate-no-folder", tell(top, &["validate", "nowhere"]));
+    assert_snapshot!("notes-no-origin", tell(&fleet, &["notes", "setup"]));
+    edit(&fleet.join("machines/node-01.yaml"), |text| text.replace("onClaim: Adopt ", "onClame: Adopt "));
+    edit(&fleet.join("fleet.yaml"), |text| text.replace("group: 10%", "group: lots"));
+    edit(&fleet.join("rollouts/node.yaml"), |text| text.replacen("kind: Rollout", "kind: Rolout", 1));
+    fs::write(fleet.join("machines/tab.yaml"), "apiVersion: rackwright.dev/v1alpha1\n\tkind: Machine\n").unwrap();
+    fs::write(fleet.join("machines/binary.yaml"), [0, 159, 146, 150]).unwrap();
+    assert_snapshot!("validate-five-faults", tell(top, &["validate", "my-fleet"]));
+    assert_snapshot!("plan-with-faults", tell(&fleet, &["plan"]).split("--- standard error").next().unwrap().to_owned());
+    let json = rackwright(&fleet, &["validate", "--json"]).output().unwrap();
+    let problems: Vec<serde_json::Value> = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((problems.len(), json.status.code()), (5, Some(1)), "{problems:#?}");
+    assert_eq!(rackwright(&fleet, &["validate", "--rev", "HEAD"]).output().unwrap().status.code(), Some(0), "HEAD is still good");
+}
+
+#[test]
+fn a_plan_of_the_example_fleet_says_whose_disk_is_lost() {
+    let (folder, _filters) = (folder(), filters().bind_to_scope());
+    let fleet = folder.path().join("fleet");
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fleet-repo"), &fleet);
+    git(&fleet, &["init", "--quiet", "--initial-branch=main"]);
+    git(&fleet, &["add", "--all"]);
+    git(&fleet, &["commit", "--quiet", "--message", "Begin"]);
+    edit(&fleet.join("profiles/web.yaml"), |text| text.replace("image: web-1", "image: web-2"));
+    assert_snapshot!("plan-working-tree", tell(&fleet, &["plan"]));
+    git(&fleet, &["commit", "--quiet", "--all", "--message", "Move the web servers to web-2"]);
+    let commits = ["plan", "--base", "HEAD~1", "--head", "main"];
+    let form = |form: &str| tell(&fleet, &[&commits[..], &["--format", form]].concat());
+    assert_snapshot!("plan-text", form("text"));
+    assert_snapshot!("plan-markdown", form("markdown"));
+    let output = rackwright(&fleet, &[&commits[..], &["--format", "json", "--detailed-exitcode"]].concat()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "there is something to do");
+    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_snapshot!("plan-json-of-a-machine", serde_json::to_string_pretty(&plan["machines"]["web-01"]).unwrap());
+    let nothing = rackwright(&fleet, &["plan", "--detailed-exitcode"]).output().unwrap();
+    assert_eq!(nothing.status.code(), Some(0), "{}", told(&nothing));
+}
+
+#[test]
+fn a_wrong_configuration_shows_its_line() {
+    let (folder, _filters) = (folder(), filters().bind_to_scope());
+    let least = "site: lab\nstateDir: state\nrepository:\n  url: fleet.git\n";
+    for (name, text) in [
+        ("unknown-field", least.replace("url:", "brnch: main\n  url:")),
+        ("missing-field", least.replace("  url: fleet.git\n", "  branch: main\n")),
+        ("bad-duration", format!("{least}  poll: often\n")),
+        ("bad-timeout", format!("{least}bmc:\n  connectTimeout: soon\n")),
+        ("bad-address", format!("{least}boot:\n  advertise: 10.0.0.300\n")),
+        ("bad-name", least.replace("lab", "Lab_1")),
+        ("password-in-url", least.replace("fleet.git", "https://me:hunter2@forge.example/fleet.git")),
+        ("plain-http", least.replace("fleet.git", "http://forge.example/fleet.git")),
+        ("tab", least.replace("  url", "\turl")),
+        ("empty", String::new()),
+        ("api-not-on-loopback", format!("{least}api: {{listen: \"0.0.0.0:8470\"}}\n")),
+        ("state-folder", least.replace("stateDir: state", "stateDir: /proc/state")),
+        (
+            "boot-files",
+            format!(
+                "{least}boot: {{advertise: 127.0.0.1, files: nowhere, dhcp: null, proxyDhcp: null, tftp: \"127.0.0.1:0\", http: \"127.0.0.1:0\", https: \"300.0.0.1:0\"}}\n"
+            ),
+        ),
+    ] {
+        fs::write(folder.path().join("rackwright.yaml"), text).unwrap();
+        let told = tell(folder.path(), &["run"]);
+        assert!(!told.contains("hunter2"), "law 14: {told}");
+        assert_snapshot!(format!("config-{name}"), told);
+    }
+    fs::remove_file(folder.path().join("rackwright.yaml")).unwrap();
+    assert_snapshot!("config-not-there", tell(folder.path(), &["run", "--config", "nowhere.yaml"]));
+    assert_snapshot!("config-none", tell(folder.path(), &["run"]));
+    assert_snapshot!("config-sim-none", tell(folder.path(), &["sim"]));
+    fs::write(
+        folder.path().join("sim.yaml"),
+        "stateDir: sim\ncredentials: {username: a, password: b}\nmachines:\n  - name: a\n    adress: 127.0.0.1\n",
+    )
+    .unwrap();
+    assert_snapshot!("config-sim-unknown-field", tell(folder.path(), &["sim"]));
+}
+
+#[test]
+fn a_busy_port_is_named() {
+    let (folder, _filters) = (folder(), filters().bind_to_scope());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let text = format!("site: lab\nstateDir: state\nrepository: {{url: fleet.git}}\napi: {{listen: \"{address}\"}}\n");
+    fs::write(folder.path().join("rackwright.yaml"), text).unwrap();
+    assert_snapshot!("port-in-use", tell(folder.path(), &["run"]).replace(&address, "[ADDRESS]"));
+}
+
+#[test]
+fn completion_works_in_bash() {
+    let folder = folder();
+    let script = rackwright(folder.path(), &["completion", "bash"]).output().unwrap();
+    fs::write(folder.path().join("completion"), script.stdout).unwrap();
+    let ask =
+        "source ./completion; COMP_WORDS=(rackwright his); COMP_CWORD=1; _rackwright rackwright his rackwright; echo \"${COMPREPLY[*]}\"";
+    let output = std::process::Command::new("bash").args(["-c", ask]).current_dir(folder.path()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "history", "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Plain-text scenarios. `tests/scenarios/README.md` has the language; `UPDATE=1 cargo test --test plan_scenarios` writes the outputs
+//! anew, and the difference is read like code.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod plan_world;
+
+use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path, sync::Arc};
+
+use plan_world::*;
+use rackwright::{
+    model::*,
+    plan::{render_machine, render_text},
+};
+
+#[test]
+fn every_scenario_gives_its_committed_output() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "scn"));
+    files.sort();
+    assert!(files.len() >= 20, "the scenarios are gone");
+    let mut stale = Vec::new();
+    for file in files {
+        let output = Scenario::play(&fs::read_to_string(&file).unwrap());
+        let golden = file.with_extension("out");
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&golden, &output).unwrap();
+        } else if fs::read_to_string(&golden).unwrap_or_default() != output {
+            println!("--- {} now gives\n{output}", file.display());
+            stale.push(file.file_name().unwrap().to_owned());
+        }
+        assert!(!output.contains("VIOLATION"), "{}:\n{output}", file.display());
+    }
+    assert!(stale.is_empty(), "{stale:?} differ; see above, and run with UPDATE=1 if the new output is right");
+}
+
+struct Scenario {
+    world: World,
+    out: String,
+    numbers: u8,
+}
+
+impl Scenario {
+    fn play(text: &str) -> String {
+        let mut scenario = Scenario { world: World::new(), out: String::new(), numbers: 0 };
+        for line in text.lines() {
+            let _ =
+                writeln!(scenario.out, "{}", if line.is_empty() || line.starts_with('#') { line.to_owned() } else { format!("> {line}") });
+            let line = line.split('#').next().unwrap();
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if let Some((command, rest)) = words.split_first() {
+                scenario.command(command, rest, line);
+            }
+        }
+        scenario.out
+    }
+
+    fn command(&mut self, command: &str, rest: &[&str], line: &str) {
+        match command {
+            "machine" => self.machines(rest),
+            "rollout" => self.rollout(rest),
+            "policy" => self.world.fleet.settings.drift.power = policy(rest[1]),
+            "commit" => self.world.commit(line.trim_start().strip_prefix("commit").unwrap().trim()),
+            "set" => self.set(rest),
+            "remove" => names(rest[0]).iter().for_each(|name| drop(self.world.fleet.machines.remove(name))),
+            "rename" => self.rename(rest),
+            "iron" => self.iron(rest),
+            "saw" => names(rest[0]).iter().for_each(|name| self.world.saw(name, rung(rest[1]))),
+            "reach" => names(rest[0]).iter().for_each(|name| self.world.reach(name, rung(rest[1]))),
+            "home-as" => self.home_as(rest),
+            "report" => names(rest[0]).iter().for_each(|name| self.world.report(name, rest[1], rest.contains(&"wrote"))),
+            "progress" => self.progress(rest),
+            "lost" => self.world.history.lost = true,
+            "broken" => self.broken(),
+            "tick" => self.world.tick(seconds(rest[0])),
+            "turn" => drop(self.turn(false)),
+            "crash" => drop(self.turn(true)),
+            "run" => self.run(),
+            "finish" => self.finish(rest),
+            "plan" => {
+                let (plan, _) = self.world.plan();
+                assert!(render_text(&plan).lines().all(|line| line.chars().count() <= 100));
+                self.out += &indent(&render_text(&plan));
+            }
+            "explain" => {
+                let (plan, _) = self.world.plan();
+                names(rest[0]).iter().for_each(|name| self.out += &indent(&render_machine(&plan.machines[name])));
+            }
+            other => panic!("unknown command {other}"),
+        }
+    }
+
+    fn machines(&mut self, rest: &[&str]) {
+        for name in names(rest[0]) {
+            self.numbers += 1;
+            self.world.add(machine(name.as_str(), self.numbers));
+        }
+        self.set(rest);
+    }
+
+    fn set(&mut self, rest: &[&str]) {
+        for name in names(rest[0]) {
+            let machine = Arc::make_mut(self.world.fleet.machines.get_mut(&name).unwrap());
+            for pair in rest[1..].chunks(2) {
+                set(machine, pair[0], pair[1]);
+            }
+        }
+    }
+
+    fn rollout(&mut self, rest: &[&str]) {
+        let name = RolloutName::new(rest[0]).unwrap();
+        let selector = [("group".to_owned(), rest[0].to_owned())].into();
+        let mut budgets = Budgets { max_destructive: Destructive { count: 20, share: 100 }, ..Budgets::default() };
+        let mut after = Vec::new();
+        for pair in rest[1..].chunks(2) {
+            match pair[0] {
+                "after" => after.push(RolloutName::new(pair[1]).unwrap()),
+                "unavailable" => budgets.max_unavailable = Amount::Count(pair[1].parse().unwrap()),
+                "rack" => budgets.max_unavailable_rack = Some(Amount::Count(pair[1].parse().unwrap())),
+                "destructive" => budgets.max_destructive.count = pair[1].parse().unwrap(),
+                "breaker" => budgets.breaker_failures = pair[1].parse().unwrap(),
+                other => panic!("unknown budget {other}"),
+            }
+        }
+        self.world.fleet.rollouts.insert(name.clone(), Rollout { name, selector, after, budgets });
+    }
+
+    fn rename(&mut self, rest: &[&str]) {
+        let (from, to) = (plan_world::name(rest[0]), plan_world::name(rest[1]));
+        let mut machine = self.world.fleet.machines.remove(&from).unwrap();
+        Arc::make_mut(&mut machine).name = to.clone();
+        self.world.fleet.machines.insert(to.clone(), machine);
+        let iron = self.world.iron.remove(&from).unwrap();
+        self.world.iron.insert(to, iron);
+    }
+
+    fn iron(&mut self, rest: &[&str]) {
+        for name in names(rest[0]) {
+            let iron = self.world.iron.get_mut(&name).unwrap();
+            match rest[1] {
+                "On" => iron.power = PowerState::On,
+                "Off" => iron.power = PowerState::Off,
+                "PoweringOff" => iron.power = PowerState::PoweringOff,
+                "unreachable" => iron.gap = Some(Unknown::Unreachable("no route to host".to_owned())),
+                "reachable" => iron.gap = None,
+                "anonymous" => iron.identity_gap = true,
+                "serial" => iron.serial = Some(rest[2].to_owned()),
+                "mac" => iron.macs = vec![rest[2].parse().unwrap()],
+                "stubborn" => iron.stubborn = true,
+                "obeys" => iron.obeys = Obeys::Yes,
+                "lies" => iron.obeys = Obeys::SaysSo,
+                "busy" => iron.obeys = Obeys::Fails(RetryClass::Wait),
+                "refuses" => iron.obeys = Obeys::Fails(RetryClass::Stalled),
+                other => panic!("unknown iron {other}"),
+            }
+        }
+    }
+
+    fn home_as(&mut self, rest: &[&str]) {
+        let generation = install(rest[1], None, 0).generation;
+        let attempt = self.world.open(&plan_world::name(rest[0])).unwrap().id.clone();
+        self.world.append(Fact::Saw { attempt, evidence: Evidence::CalledHome { generation, digest: None } });
+    }
+
+    fn progress(&mut self, rest: &[&str]) {
+        for name in names(rest[0]) {
+            let attempt = self.world.open(&name).unwrap().id.clone();
+            self.world.alive.insert(attempt, self.world.now);
+        }
+    }
+
+    fn broken(&mut self) {
+        self.world.problems.push(Problem {
+            file: "machines/web.yaml".to_owned(),
+            line: 1,
+            column: 1,
+            length: 1,
+            severity: Severity::Error,
+            code: "syntax".to_owned(),
+            message: "not YAML".to_owned(),
+            hint: None,
+        });
+    }
+
+    /// One turn, its steps printed. Gives the number of steps.
+    fn turn(&mut self, crash: bool) -> usize {
+        let (plan, violations) = self.world.turn(crash);
+        for step in plan.steps() {
+            let _ = writeln!(self.out, "  {}: {} [{}]", step.machine, step.action, step.reason);
+        }
+        if plan.steps().next().is_none() {
+            self.out += "  nothing to do\n";
+        }
+        for violation in violations {
+            let _ = writeln!(self.out, "  VIOLATION {violation}");
+        }
+        plan.steps().count()
+    }
+
+    /// Turns until there is nothing to do without the machines' help.
+    fn run(&mut self) {
+        for _ in 0..40 {
+            if self.turn(false) == 0 {
+                return;
+            }
+        }
+        self.out += "  and so on\n";
+    }
+
+    /// Turns in which each machine that boots is installed and calls home, except those named; prints only what begins and ends.
+    fn finish(&mut self, rest: &[&str]) {
+        let except: BTreeSet<MachineName> = rest.get(1).map(|rest| names(rest)).unwrap_or_default().into_iter().collect();
+        for _ in 0..400 {
+            let (plan, violations) = self.world.turn(false);
+            for step in plan.steps() {
+                let quiet = step.action.changes_power() || matches!(step.action, Action::Witness { .. } | Action::BootFromNetwork { .. });
+                if !quiet {
+                    let _ = writeln!(self.out, "  {}: {} [{}]", step.machine, step.action, step.reason);
+                }
+            }
+            for violation in violations {
+                let _ = writeln!(self.out, "  VIOLATION {violation}");
+            }
+            let booted: Vec<MachineName> = self.world.history.machines.keys().filter(|name| !except.contains(name)).cloned().collect();
+            for name in booted {
+                if self.world.open(&name).is_some_and(|attempt| attempt.reached(Rung::PowerSeen).is_some()) {
+                    self.world.reach(&name, Rung::CalledHome);
+                }
+            }
+            if plan.steps().next().is_none() {
+                return;
+            }
+        }
+        self.out += "  and so on\n";
+    }
+}
+
+fn set(machine: &mut Machine, key: &str, value: &str) {
+    let own = machine.install.clone();
+    let (user_data, rebuild) = (own.as_ref().and_then(|own| own.user_data.as_deref()), own.as_ref().map_or(0, |own| own.rebuild));
+    let image = own.as_ref().map_or("v1", |own| own.image.name.as_str());
+    match key {
+        "image" if value == "none" => machine.install = None,
+        "image" => machine.install = Some(install(value, user_data, rebuild)),
+        "config" => machine.install = Some(install(image, Some(value), rebuild)),
+        "rebuild" => machine.install = Some(install(image, user_data, value.parse().unwrap())),
+        "rack" => machine.place.rack = Some(value.to_owned()),
+        "group" => drop(machine.labels.insert("group".to_owned(), value.to_owned())),
+        "onClaim" => machine.on_claim = if value == "Install" { OnClaim::Install } else { OnClaim::Adopt },
+        "serial" => machine.identity.serial = (value != "none").then(|| value.to_owned()),
+        "suspend" => machine.suspend = value == "yes",
+        "disk" => machine.disks.system = None,
+        "power" => {
+            machine.power = match value {
+                "On" => PowerIntent::On,
+                "Off" => PowerIntent::Off,
+                _ => PowerIntent::Unmanaged,
+            }
+        }
+        other => panic!("unknown field {other}"),
+    }
+}
+
+/// `a`, `a,b`, `web-1..3`.
+fn names(text: &str) -> Vec<MachineName> {
+    let of = |text: &str| match text.split_once("..") {
+        Some((first, last)) => {
+            let (stem, from) = first.rsplit_once('-').unwrap();
+            let (from, to): (u32, u32) = (from.parse().unwrap(), last.parse().unwrap());
+            (from..=to).map(|number| name(&format!("{stem}-{number}"))).collect()
+        }
+        None => vec![name(text)],
+    };
+    text.split(',').flat_map(of).collect()
+}
+
+fn rung(text: &str) -> Rung {
+    match text {
+        "dhcp" => Rung::DhcpSeen,
+        "loader" => Rung::LoaderFetched,
+        "agent" => Rung::AgentUp,
+        "writing" => Rung::Writing,
+        "written" => Rung::Written,
+        "disk" => Rung::BootedFromDisk,
+        "home" => Rung::CalledHome,
+        other => panic!("unknown rung {other}"),
+    }
+}
+
+fn policy(text: &str) -> DriftPolicy {
+    match text {
+        "Observe" => DriftPolicy::Observe,
+        "Alert" => DriftPolicy::Alert,
+        "Correct" => DriftPolicy::Correct,
+        other => panic!("unknown policy {other}"),
+    }
+}
+
+fn seconds(text: &str) -> u64 {
+    let (number, unit) = text.split_at(text.len() - 1);
+    let number: u64 = number.parse().unwrap();
+    match unit {
+        "s" => number,
+        "m" => number * 60,
+        "h" => number * 3600,
+        other => panic!("unknown unit {other}"),
+    }
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") }).collect()
+}

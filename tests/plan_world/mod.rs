@@ -1,0 +1,289 @@
+//! A world of values: machines that obey (or don't), a journal in memory, and an executor that turns each step into facts. It has no
+//! clock; a turn takes a second.
+#![allow(dead_code)]
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rackwright::{
+    model::*,
+    plan::{Deadlines, Input, Violation, check, hardware, plan},
+};
+
+pub fn name(text: &str) -> MachineName {
+    MachineName::new(text).unwrap()
+}
+
+/// How a BMC takes commands.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Obeys {
+    Yes,
+    /// It says yes and does nothing.
+    SaysSo,
+    Fails(RetryClass),
+}
+
+/// A machine as it stands there.
+#[derive(Debug, Clone)]
+pub struct Iron {
+    pub power: PowerState,
+    pub gap: Option<Unknown>,
+    pub identity_gap: bool,
+    pub serial: Option<String>,
+    pub macs: Vec<Mac>,
+    pub obeys: Obeys,
+    /// Ignores a graceful shutdown.
+    pub stubborn: bool,
+}
+
+#[derive(Clone)]
+pub struct World {
+    pub fleet: Fleet,
+    pub former: Fleet,
+    pub commit: Commit,
+    pub problems: Vec<Problem>,
+    pub history: History,
+    pub iron: BTreeMap<MachineName, Iron>,
+    pub alive: BTreeMap<AttemptId, Timestamp>,
+    pub deadlines: Deadlines,
+    pub now: Timestamp,
+    commits: u8,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let mut world = Self {
+            fleet: Fleet::default(),
+            former: Fleet::default(),
+            commit: Commit { id: CommitId([0; 20]), subject: String::new(), author: "a <a@example>".to_owned(), time: now },
+            problems: Vec::new(),
+            history: History::default(),
+            iron: BTreeMap::new(),
+            alive: BTreeMap::new(),
+            deadlines: Deadlines::default(),
+            now,
+            commits: 0,
+        };
+        world.commit("first");
+        world
+    }
+
+    pub fn commit(&mut self, subject: &str) {
+        self.commits += 1;
+        self.former = self.fleet.clone();
+        self.commit.id = CommitId([self.commits; 20]);
+        self.commit.subject = subject.to_owned();
+        self.commit.time = self.now;
+    }
+
+    pub fn tick(&mut self, seconds: u64) {
+        self.now = self.now.checked_add(SignedDuration::try_from(Duration::from_secs(seconds)).unwrap()).unwrap();
+    }
+
+    /// Adds a machine with hardware of its own, On.
+    pub fn add(&mut self, machine: Machine) {
+        let iron = Iron {
+            power: PowerState::On,
+            gap: None,
+            identity_gap: false,
+            serial: machine.identity.serial.clone(),
+            macs: machine.nics.iter().map(|nic| nic.mac).collect(),
+            obeys: Obeys::Yes,
+            stubborn: false,
+        };
+        self.iron.entry(machine.name.clone()).or_insert(iron);
+        self.fleet.machines.insert(machine.name.clone(), machine.into());
+    }
+
+    pub fn seen(&self) -> BTreeMap<MachineName, Observation> {
+        let of = |name: &MachineName| {
+            let source = format!("https://bmc-{name}");
+            let iron = self.iron.get(name)?;
+            let mut seen = Observation::blank(self.now, source, iron.gap.as_ref().unwrap_or(&Unknown::NotReported));
+            if iron.gap.is_none() {
+                seen.power = Seen::Known(iron.power);
+                if !iron.identity_gap {
+                    seen.identity = Seen::Known(ObservedIdentity { serial: iron.serial.clone(), ..ObservedIdentity::default() });
+                }
+                let nic = |mac: &Mac| ObservedNic { name: "nic".to_owned(), mac: *mac, link_up: None };
+                seen.nics = Seen::Known(iron.macs.iter().map(nic).collect());
+            }
+            Some((name.clone(), seen))
+        };
+        self.fleet.machines.keys().filter_map(of).collect()
+    }
+
+    pub fn with_input<T>(&self, f: impl FnOnce(&Input<'_>) -> T) -> T {
+        let seen = self.seen();
+        f(&Input {
+            commit: &self.commit,
+            fleet: &self.fleet,
+            problems: &self.problems,
+            seen: &seen,
+            history: &self.history,
+            former: Some(&self.former),
+            alive: &self.alive,
+            deadlines: self.deadlines,
+            now: self.now,
+        })
+    }
+
+    pub fn plan(&self) -> (Plan, Vec<Violation>) {
+        self.with_input(|input| {
+            let made = plan(input);
+            let violations = check(&made, input);
+            (made, violations)
+        })
+    }
+
+    /// Plans and executes one turn. With `crash`, intentions are journaled and carried out, and no outcome is.
+    pub fn turn(&mut self, crash: bool) -> (Plan, Vec<Violation>) {
+        let (made, violations) = self.plan();
+        for step in made.steps() {
+            self.execute(step, crash);
+        }
+        self.tick(1);
+        (made, violations)
+    }
+
+    pub fn append(&mut self, fact: Fact) -> u64 {
+        let seq = self.history.seq + 1;
+        self.history.apply(&Record { seq, at: self.now, commit: self.commit.id, fact });
+        seq
+    }
+
+    fn execute(&mut self, step: &Step, crash: bool) {
+        let machine = step.machine.clone();
+        let fact = match &step.action {
+            Action::Claim { installed } => {
+                let hardware = hardware(&self.fleet.machines[&machine]);
+                Fact::Claimed { machine, installed: *installed, hardware }
+            }
+            Action::Release => Fact::Released { machine },
+            Action::Rename { from } => Fact::Renamed { from: from.clone(), to: machine },
+            Action::BeginAttempt { attempt, generation } => Fact::Began { attempt: attempt.clone(), generation: *generation },
+            Action::Witness { attempt, rung } => Fact::Saw { attempt: attempt.clone(), evidence: plain_evidence(*rung) },
+            Action::EndAttempt { attempt, end } => Fact::Concluded { attempt: attempt.clone(), end: end.clone() },
+            Action::PowerOn | Action::PowerOff { .. } | Action::BootFromNetwork { .. } => {
+                let intention = self.append(Fact::Intended { step: step.clone() });
+                let outcome = self.command(step);
+                if !crash {
+                    self.append(Fact::Ended { machine, intention, outcome });
+                }
+                return;
+            }
+        };
+        // A fact of its own is intention and outcome in one: a crash before it is as if the turn had not been.
+        if !crash {
+            self.append(fact);
+        }
+    }
+
+    fn command(&mut self, step: &Step) -> Outcome {
+        let iron = self.iron.get_mut(&step.machine).unwrap();
+        match iron.obeys {
+            Obeys::SaysSo => return Outcome::Done,
+            Obeys::Fails(class) => return Outcome::Failed { why: "409 Conflict".to_owned(), class },
+            Obeys::Yes => {}
+        }
+        match step.action {
+            Action::PowerOn => iron.power = PowerState::On,
+            Action::PowerOff { force } if force || !iron.stubborn => iron.power = PowerState::Off,
+            _ => {}
+        }
+        Outcome::Done
+    }
+
+    pub fn open(&self, name: &MachineName) -> Option<&Attempt> {
+        self.history.machines.get(name)?.open_attempt()
+    }
+
+    /// The boot server's evidence for an open attempt, as if this rung was just seen.
+    pub fn saw(&mut self, name: &MachineName, rung: Rung) {
+        let Some(attempt) = self.open(name) else { return };
+        let (id, generation) = (attempt.id.clone(), attempt.generation);
+        let disk = ObservedDisk { name: "/dev/sda".to_owned(), ..ObservedDisk::default() };
+        let evidence = match rung {
+            Rung::AgentUp => Evidence::AgentUp { boot_id: "b".to_owned(), serial: None, uuid: None, disks: vec![] },
+            Rung::Writing => Evidence::Writing { boot_id: "b".to_owned(), disk },
+            Rung::Written => Evidence::Written { digest: Digest::of(b"image"), bytes: 1 },
+            Rung::CalledHome => Evidence::CalledHome { generation, digest: None },
+            rung => plain_evidence(rung),
+        };
+        self.append(Fact::Saw { attempt: id, evidence });
+    }
+
+    /// All evidence from where the attempt is up to this rung.
+    pub fn reach(&mut self, name: &MachineName, rung: Rung) {
+        for next in RUNGS.into_iter().filter(|next| (Rung::DhcpSeen..=rung).contains(next)) {
+            if self.open(name).is_some_and(|attempt| attempt.reached(next).is_none()) {
+                self.saw(name, next);
+            }
+        }
+    }
+
+    pub fn report(&mut self, name: &MachineName, code: &str, wrote: bool) {
+        let Some(attempt) = self.open(name).map(|attempt| attempt.id.clone()) else { return };
+        self.append(Fact::Reported { attempt, wrote, code: code.to_owned(), why: "as reported by the agent".to_owned() });
+    }
+}
+
+pub const RUNGS: [Rung; 11] = [
+    Rung::TicketArmed,
+    Rung::BootSet,
+    Rung::PowerSeen,
+    Rung::DhcpSeen,
+    Rung::LoaderFetched,
+    Rung::AgentUp,
+    Rung::Writing,
+    Rung::Written,
+    Rung::BootedFromDisk,
+    Rung::CalledHome,
+    Rung::Healthy,
+];
+
+fn plain_evidence(rung: Rung) -> Evidence {
+    match rung {
+        Rung::TicketArmed => Evidence::TicketArmed,
+        Rung::BootSet => Evidence::BootSet,
+        Rung::PowerSeen => Evidence::PowerSeen,
+        Rung::DhcpSeen => Evidence::DhcpSeen,
+        Rung::LoaderFetched => Evidence::LoaderFetched,
+        Rung::BootedFromDisk => Evidence::BootedFromDisk,
+        Rung::Healthy => Evidence::Healthy,
+        rung => panic!("{rung} has content"),
+    }
+}
+
+/// What an image name, a configuration and a counter put on a disk.
+pub fn install(image: &str, user_data: Option<&str>, rebuild: u64) -> Install {
+    let digest = Digest::of(image.as_bytes());
+    Install {
+        generation: Generation::of(digest, user_data, rebuild),
+        image: Image { name: ImageName::new(image).unwrap(), digest, format: ImageFormat::Raw, url: format!("{image}.raw"), size: None },
+        user_data: user_data.map(str::to_owned),
+        rebuild,
+    }
+}
+
+/// A complete machine: a serial number, an interface with an address, a system disk, no image.
+pub fn machine(text: &str, number: u8) -> Machine {
+    let network = Some(NetworkName::new("prod").unwrap());
+    let address = Some([10, 0, 0, number].into());
+    Machine {
+        name: name(text),
+        labels: BTreeMap::new(),
+        source: SourceRef { file: format!("machines/{text}.yaml"), line: 1 },
+        identity: Identity { serial: Some(format!("SN-{text}")), uuid: None },
+        place: Place::default(),
+        bmc: BmcTarget { address: format!("https://bmc-{text}"), credentials: None, trust: Trust::Ca },
+        nics: vec![Nic { name: "lan0".to_owned(), mac: Mac([0x52, 0x54, 0, 0, 0, number]), network, address, boot: true }],
+        disks: Disks { system: Some(DiskHint { serial: Some(format!("DISK-{text}")), ..DiskHint::default() }), keep: vec![] },
+        power: PowerIntent::On,
+        profile: None,
+        install: None,
+        boot: BootSettings::default(),
+        on_claim: OnClaim::Adopt,
+        suspend: false,
+    }
+}
