@@ -24,6 +24,14 @@ enum Op {
     Remove(usize),
     Add(usize, bool),
     Rename(usize),
+    /// The first gets the name of the second, and the second a new one, in one commit.
+    Chain(usize, usize),
+    /// They exchange their names in one commit.
+    Swap(usize, usize),
+    /// The manifest states another serial number, another MAC, or both (by mistake), or the right ones again.
+    Mistype(usize, u8),
+    /// Another server is put in its place, and the manifest says so.
+    Replace(usize),
     Broken(bool),
     Iron(usize, u8),
     Reach(usize, usize),
@@ -50,6 +58,10 @@ fn op() -> impl Strategy<Value = Op> {
         1 => which.clone().prop_map(Op::Remove),
         2 => (which.clone(), any::<bool>()).prop_map(|(m, install)| Op::Add(m, install)),
         1 => which.clone().prop_map(Op::Rename),
+        1 => (which.clone(), which.clone()).prop_map(|(a, b)| Op::Chain(a, b)),
+        1 => (which.clone(), which.clone()).prop_map(|(a, b)| Op::Swap(a, b)),
+        2 => (which.clone(), 0..4u8).prop_map(|(m, what)| Op::Mistype(m, what)),
+        1 => which.clone().prop_map(Op::Replace),
         1 => any::<bool>().prop_map(Op::Broken),
         4 => (which.clone(), 0..11u8).prop_map(|(m, iron)| Op::Iron(m, iron)),
         8 => (which.clone(), 3..10usize).prop_map(|(m, rung)| Op::Reach(m, rung)),
@@ -63,12 +75,30 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// What a manifest says of a machine that is true.
+#[derive(Debug)]
+struct Truth {
+    serial: bool,
+    mac: bool,
+}
+
+impl Truth {
+    fn of(machine: &Machine, iron: &Iron) -> Self {
+        let mac = machine.nics.iter().any(|nic| iron.macs.contains(&nic.mac));
+        Self { serial: machine.identity.serial == iron.born, mac }
+    }
+}
+
 /// A world, and what a bystander remembers of it without reading the journal.
 struct Watched {
     world: World,
     names: Vec<MachineName>,
     /// What each machine's disk holds for certain: what it was adopted with, or what was verified on it last.
-    holds: BTreeMap<MachineName, Generation>,
+    holds: BTreeMap<u32, Generation>,
+    /// On which machine each attempt was begun.
+    begun: BTreeMap<AttemptId, u32>,
+    /// Which machine was claimed under which name, and what its manifest said of it that is true.
+    claimed: BTreeMap<MachineName, (u32, Truth)>,
     adds: u8,
 }
 
@@ -78,7 +108,7 @@ impl Watched {
         world.fleet.settings.budgets.max_unavailable = Amount::Count(at_once);
         world.fleet.settings.budgets.max_destructive = Destructive { count: destructive, share: 100 };
         let names: Vec<MachineName> = (0..MACHINES).map(|number| name(&format!("m-{number}"))).collect();
-        let mut watched = Self { world, names, holds: BTreeMap::new(), adds: 0 };
+        let mut watched = Self { world, names, holds: BTreeMap::new(), begun: BTreeMap::new(), claimed: BTreeMap::new(), adds: 0 };
         for which in 0..MACHINES {
             watched.apply(&Op::Add(which, which == 0));
         }
@@ -113,6 +143,10 @@ impl Watched {
             }
             Op::Add(which, install_on_claim) => self.add(*which, *install_on_claim),
             Op::Rename(which) => self.rename(*which),
+            Op::Chain(one, other) => self.chain(*one, *other),
+            Op::Swap(one, other) => self.swap(*one, *other),
+            Op::Mistype(which, what) => self.mistype(*which, *what),
+            Op::Replace(which) => self.replace(*which),
             Op::Broken(broken) => self.world.problems = if *broken { vec![problem()] } else { Vec::new() },
             Op::Iron(which, what) => self.iron(*which, *what),
             Op::Reach(which, rung) => {
@@ -143,6 +177,7 @@ impl Watched {
         if !self.world.fleet.machines.contains_key(&self.names[which]) {
             self.adds += 1;
             let mut new = machine(self.names[which].as_str(), self.adds);
+            new.identity.serial = Some(format!("SN-{}", self.adds));
             new.install = Some(install("v1", None, 0));
             new.on_claim = on_claim(install_on_claim);
             self.world.iron.remove(&self.names[which]);
@@ -152,20 +187,65 @@ impl Watched {
 
     fn rename(&mut self, which: usize) {
         self.world.commit("rename");
-        let old = self.names[which].clone();
-        let new = name(&format!("{}x", old.as_str().chars().take(40).collect::<String>()));
-        if self.world.history.machines.contains_key(&new) {
-            return;
-        }
+        let new = self.new_name();
+        self.call(which, new);
+    }
+
+    fn new_name(&mut self) -> MachineName {
+        self.adds += 1;
+        name(&format!("n-{}", self.adds))
+    }
+
+    fn call(&mut self, which: usize, new: MachineName) {
+        let old = std::mem::replace(&mut self.names[which], new.clone());
         if let Some(mut machine) = self.world.fleet.machines.remove(&old) {
             Arc::make_mut(&mut machine).name = new.clone();
             self.world.fleet.machines.insert(new.clone(), machine);
-            let iron = self.world.iron.remove(&old).unwrap();
-            self.world.iron.insert(new.clone(), iron);
-            if let Some(holds) = self.holds.remove(&old) {
-                self.holds.insert(new.clone(), holds);
-            }
-            self.names[which] = new;
+        }
+        if let Some(iron) = self.world.iron.remove(&old) {
+            self.world.iron.insert(new, iron);
+        }
+    }
+
+    fn chain(&mut self, one: usize, other: usize) {
+        self.world.commit("chain");
+        if one != other {
+            let (freed, new) = (self.names[other].clone(), self.new_name());
+            self.call(other, new);
+            self.call(one, freed);
+        }
+    }
+
+    fn swap(&mut self, one: usize, other: usize) {
+        self.world.commit("swap");
+        if one != other {
+            let (mine, its, between) = (self.names[one].clone(), self.names[other].clone(), self.new_name());
+            self.call(one, between);
+            self.call(other, mine);
+            self.call(one, its);
+        }
+    }
+
+    fn mistype(&mut self, which: usize, what: u8) {
+        let Some(iron) = self.world.iron.get(&self.names[which]).cloned() else { return };
+        self.adds += 1;
+        let wrong = self.adds;
+        self.edit(which, |machine| {
+            machine.identity.serial = if what & 1 == 1 { Some(format!("WRONG-{wrong}")) } else { iron.born.clone() };
+            machine.nics[0].mac = if what & 2 == 2 { Mac([2, 0, 0, 0, 0, wrong]) } else { iron.macs[0] };
+        });
+    }
+
+    fn replace(&mut self, which: usize) {
+        self.adds += 1;
+        let number = self.adds;
+        self.edit(which, |machine| {
+            machine.identity.serial = Some(format!("SN-{number}"));
+            machine.nics[0].mac = Mac([0x52, 0x54, 0, 0, 0, number]);
+        });
+        if let Some(machine) = self.world.fleet.machines.get(&self.names[which]).cloned() {
+            self.world.iron.remove(&self.names[which]);
+            self.world.add((*machine).clone());
         }
     }
 
@@ -183,10 +263,12 @@ impl Watched {
             8 => iron.obeys = Obeys::Fails(RetryClass::Wait),
             9 => iron.obeys = Obeys::Fails(RetryClass::Stalled),
             _ => {
-                let macs = iron.macs.clone();
-                *iron =
-                    Iron { power: PowerState::On, gap: None, identity_gap: false, serial: None, macs, obeys: Obeys::Yes, stubborn: false };
-                iron.serial = self.world.fleet.machines.get(&self.names[which]).and_then(|machine| machine.identity.serial.clone());
+                iron.power = PowerState::On;
+                iron.gap = None;
+                iron.identity_gap = false;
+                iron.serial.clone_from(&iron.born);
+                iron.obeys = Obeys::Yes;
+                iron.stubborn = false;
             }
         }
     }
@@ -239,6 +321,9 @@ impl Watched {
             self.lawful(step);
         }
         self.world.turn(crash);
+        if !crash {
+            made.steps().for_each(|step| self.note(step));
+        }
         self.one_at_a_time();
     }
 
@@ -257,34 +342,74 @@ impl Watched {
         if let Action::BeginAttempt { generation, .. } = &step.action {
             assert!(self.world.problems.is_empty(), "begun under a commit with errors");
             assert_eq!(machine.unwrap().generation(), Some(*generation), "the commit does not say so (law 1)");
-            assert_ne!(self.holds.get(&step.machine), Some(generation), "it holds that already (law 1)");
-            let begun = self.holds.contains_key(&step.machine)
+            let body = self.world.iron[&step.machine].body;
+            assert_ne!(self.holds.get(&body), Some(generation), "it holds that already (law 1)");
+            assert_eq!(
+                self.claimed.get(&step.machine).map(|(body, _)| *body),
+                Some(body),
+                "another machine was claimed under this name (law 4)"
+            );
+            let begun = self.holds.contains_key(&body)
                 || machine.unwrap().on_claim == OnClaim::Install
                 || self.world.history.machines[&step.machine].attempts.iter().any(Attempt::wrote);
             assert!(begun, "adopted, and nobody asked (law 5)");
+        }
+        if let Action::Claim { .. } = &step.action {
+            let (iron, machine) = (&self.world.iron[&step.machine], machine.unwrap());
+            let body = iron.body;
+            // A new name, with everything mistyped that was right before, is a new machine to anybody who reads it.
+            let truth = Truth::of(machine, iron);
+            let told = |before: &Truth| truth.serial && before.serial || truth.mac && before.mac;
+            let known = self.claimed.iter().find(|(_, (claimed, before))| *claimed == body && told(before));
+            assert!(known.is_none_or(|(name, _)| *name == step.machine), "{known:?} is claimed as new: {step:?} (law 4)");
         }
         if step.action == Action::Release {
             assert!(machine.is_none() && self.world.problems.is_empty(), "a parse error is not a deletion (law 2)");
         }
     }
 
+    /// What a step says of a machine, by the machine that stands there.
+    fn note(&mut self, step: &Step) {
+        let body = self.world.iron.get(&step.machine).map(|iron| iron.body);
+        let truth = |of: &Self| Truth::of(&of.world.fleet.machines[&step.machine], &of.world.iron[&step.machine]);
+        match &step.action {
+            Action::Claim { installed } => {
+                self.claimed.insert(step.machine.clone(), (body.unwrap(), truth(self)));
+                self.holds.extend(installed.map(|installed| (body.unwrap(), installed)));
+            }
+            Action::NoteHardware { .. } => drop(self.claimed.insert(step.machine.clone(), (body.unwrap(), truth(self)))),
+            Action::Rename { from } => {
+                let body = self.claimed.remove(from).unwrap();
+                self.claimed.insert(step.machine.clone(), body);
+            }
+            // A machine that left and comes again is new.
+            Action::Release => {
+                if let Some((body, _)) = self.claimed.remove(&step.machine) {
+                    self.holds.remove(&body);
+                }
+            }
+            Action::BeginAttempt { attempt, .. } => {
+                assert_eq!(self.begun.insert(attempt.clone(), body.unwrap()), None, "{attempt} began a second time");
+            }
+            _ => {}
+        }
+    }
+
     /// Reads from the disks, so to say: what the machines hold now.
     fn remember(&mut self) {
-        let history = &self.world.history;
-        self.holds.retain(|name, _| history.machines.contains_key(name) || self.world.fleet.machines.contains_key(name));
-        for (name, machine) in &history.machines {
-            let last = machine.attempts.iter().rev().find(|attempt| attempt.wrote());
-            match last {
-                Some(attempt) if attempt.reached(Rung::Written).is_some() => drop(self.holds.insert(name.clone(), attempt.generation)),
-                Some(_) => drop(self.holds.remove(name)),
-                None => {
-                    if let Some(installed) = machine.installed {
-                        self.holds.insert(name.clone(), installed);
-                    }
-                }
+        for attempt in self.world.history.machines.values().flat_map(|machine| &machine.attempts).filter(|attempt| attempt.wrote()) {
+            let Some(body) = self.begun.get(&attempt.id) else { continue };
+            match attempt.reached(Rung::Written) {
+                Some(_) => drop(self.holds.insert(*body, attempt.generation)),
+                None => drop(self.holds.remove(body)),
             }
         }
     }
+}
+
+/// `PROPTEST_CASES=20000 cargo test --test plan_law` for a long look.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(300)
 }
 
 fn on_claim(install: bool) -> OnClaim {
@@ -305,7 +430,7 @@ fn problem() -> Problem {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_story_breaks_the_law(at_once in 1..3u32, destructive in 1..6u32, ops in prop::collection::vec(op(), 1..150)) {

@@ -248,6 +248,7 @@ fn set(machine: &mut Machine, key: &str, value: &str) {
         "group" => drop(machine.labels.insert("group".to_owned(), value.to_owned())),
         "onClaim" => machine.on_claim = if value == "Install" { OnClaim::Install } else { OnClaim::Adopt },
         "serial" => machine.identity.serial = (value != "none").then(|| value.to_owned()),
+        "mac" => machine.nics[0].mac = value.parse().unwrap(),
         "suspend" => machine.suspend = value == "yes",
         "disk" => machine.disks.system = None,
         "power" => {

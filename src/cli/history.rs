@@ -55,6 +55,7 @@ fn tell(fact: &Fact) -> String {
         Fact::Claimed { installed: None, .. } => "claimed, to be installed".to_owned(),
         Fact::Released { .. } => "released: not in the fleet any more".to_owned(),
         Fact::Renamed { from, .. } => format!("renamed from {from}"),
+        Fact::HardwareChanged { hardware, .. } => format!("hardware is now {}", hardware.join(", ")),
         Fact::Intended { step } => format!("{}: {}", step.action, step.reason),
         Fact::Ended { outcome: Outcome::Done, .. } => "  done".to_owned(),
         Fact::Ended { outcome: Outcome::Waiting { why, until }, .. } => format!("  waiting until {until}: {why}"),

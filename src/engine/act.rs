@@ -16,7 +16,10 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{Live, Ports, source::chain};
 use crate::{
-    model::{Action, BmcTarget, CommitId, Evidence, Fact, Fleet, MachineName, MachinePlan, Outcome, Plan, RetryClass, Rung, Step, Unknown},
+    model::{
+        Action, BmcTarget, CommitId, Evidence, Fact, Fleet, MachineName, MachinePlan, Outcome, Plan, Reason, RetryClass, Rung, Step,
+        Unknown,
+    },
     plan,
     ports::{BmcError, PowerCommand},
 };
@@ -31,9 +34,13 @@ pub fn facts_of(step: &Step, fleet: &Fleet) -> Option<Vec<Fact>> {
     let facts = match &step.action {
         Action::Claim { installed } => {
             let hardware = fleet.machines.get(&machine).map(|machine| plan::hardware(machine)).unwrap_or_default();
-            vec![Fact::Claimed { hardware, machine, installed: *installed }]
+            let claimed = Fact::Claimed { hardware, machine: machine.clone(), installed: *installed };
+            // What the journal has under this name is another machine's.
+            let former = (step.reason == Reason::Replaced).then_some(Fact::Released { machine });
+            former.into_iter().chain([claimed]).collect()
         }
         Action::Release => vec![Fact::Released { machine }],
+        Action::NoteHardware { hardware } => vec![Fact::HardwareChanged { machine, hardware: hardware.clone() }],
         Action::Rename { from } => vec![Fact::Renamed { from: from.clone(), to: machine }],
         Action::BeginAttempt { attempt, generation } => vec![Fact::Began { attempt: attempt.clone(), generation: *generation }],
         Action::Witness { attempt, rung } => vec![Fact::Saw { attempt: attempt.clone(), evidence: bare(*rung)? }],
@@ -211,6 +218,7 @@ async fn order(ports: &Ports, target: &BmcTarget, step: &Step) -> Result<(), Bmc
         Action::Claim { .. }
         | Action::Release
         | Action::Rename { .. }
+        | Action::NoteHardware { .. }
         | Action::BeginAttempt { .. }
         | Action::Witness { .. }
         | Action::EndAttempt { .. } => Ok(()),
@@ -240,7 +248,7 @@ mod tests {
     use super::*;
     use crate::{
         manifest,
-        model::{Commit, FileEntry, FileKind, Files, History, Reason, Record, Timestamp},
+        model::{Commit, FileEntry, FileKind, Files, History, Record, Timestamp},
     };
 
     fn fleet(machine: &str) -> Fleet {

@@ -343,8 +343,9 @@ mod tests {
     async fn writing() -> Arc<Live> {
         let live = Live::open(Arc::new(SqliteJournal::in_memory().unwrap()), Arc::new(Epoch)).await.unwrap();
         let attempt = AttemptId { machine: name(), number: 1 };
+        let claimed = Fact::Claimed { machine: name(), installed: None, hardware: vec!["serial:s".to_owned()] };
         let began = Fact::Began { attempt, generation: fleet(1).machines[&name()].generation().unwrap() };
-        live.ledger.append(Timestamp::UNIX_EPOCH, CommitId([1; 20]), vec![began]).await.unwrap();
+        live.ledger.append(Timestamp::UNIX_EPOCH, CommitId([1; 20]), vec![claimed, began]).await.unwrap();
         live
     }
 

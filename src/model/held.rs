@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptId, RolloutName, Unknown};
+use super::{AttemptId, MachineName, RolloutName, Unknown};
 
 /// Why a machine is not being worked on.
 #[must_use]
@@ -28,6 +28,11 @@ pub enum Held {
         declared: String,
         /// What was seen.
         observed: String,
+    },
+    /// By its hardware it could be another machine, too, so nobody knows what its disk holds (law 4).
+    Unclear {
+        /// The other machine, by the name in the fleet or in the journal.
+        with: MachineName,
     },
     /// The manifest says nothing of a disk, or of an interface to boot from.
     Incomplete {
@@ -91,6 +96,9 @@ impl fmt::Display for Held {
             Held::Suspended => write!(f, "suspended by its manifest"),
             Held::Unobserved { field, why } => write!(f, "{field} is unknown: {why}"),
             Held::IdentityMismatch { field, declared, observed } => write!(f, "{field} is {observed}, the manifest says {declared}"),
+            Held::Unclear { with } => {
+                write!(f, "it shares hardware with {with}, and which is which is not clear: change one name, serial or MAC at a time")
+            }
             Held::Incomplete { field } => write!(f, "{field} is not set, so nothing can be installed"),
             Held::Unavailable { scope, used, allowed } => write!(f, "{used} of at most {allowed} unavailable in {scope}"),
             Held::Budget { scope, wanted, allowed, needs } => {

@@ -45,6 +45,13 @@ pub enum Fact {
         /// The name now.
         to: MachineName,
     },
+    /// A machine's manifest states its hardware anew.
+    HardwareChanged {
+        /// The machine.
+        machine: MachineName,
+        /// Its hardware now.
+        hardware: Vec<String>,
+    },
     /// A step is about to be executed.
     Intended {
         /// The step.
@@ -97,7 +104,10 @@ impl Fact {
     /// The machine that it is about.
     pub fn machine(&self) -> &MachineName {
         match self {
-            Fact::Claimed { machine, .. } | Fact::Released { machine } | Fact::Ended { machine, .. } => machine,
+            Fact::Claimed { machine, .. }
+            | Fact::Released { machine }
+            | Fact::HardwareChanged { machine, .. }
+            | Fact::Ended { machine, .. } => machine,
             Fact::Renamed { to, .. } => to,
             Fact::Intended { step } => &step.machine,
             Fact::Began { attempt, .. } | Fact::Saw { attempt, .. } | Fact::Reported { attempt, .. } | Fact::Concluded { attempt, .. } => {
@@ -112,6 +122,9 @@ impl Fact {
 pub struct History {
     /// Machines that are ours, or were. A released machine is gone from here.
     pub machines: BTreeMap<MachineName, MachineHistory>,
+    /// For each name that belonged to another machine before: the highest number of an attempt under it. An attempt's tokens follow
+    /// from its name and number, so a number never comes a second time.
+    pub numbers: BTreeMap<MachineName, u32>,
     /// `seq` of the last record.
     pub seq: u64,
     /// True when the journal is empty although notes of ours exist.
@@ -123,8 +136,10 @@ pub struct History {
 pub struct MachineHistory {
     /// When it became ours.
     pub claimed: Option<Timestamp>,
-    /// Serial, UUID and MACs that it had when it was claimed, as `serial:…`, `uuid:…`, `mac:…`.
+    /// Serial, UUID and MACs as its manifest stated them last, as `serial:…`, `uuid:…`, `mac:…`.
     pub hardware: Vec<String>,
+    /// The highest number of an attempt of another machine that had this name before.
+    pub before: u32,
     /// What its disk is known to hold. `None`: never installed, or an install began to write and did not finish.
     pub installed: Option<Generation>,
     /// Attempts, oldest first.
@@ -191,7 +206,7 @@ impl MachineHistory {
 
     /// The number of the next attempt.
     pub fn next_attempt(&self) -> u32 {
-        self.attempts.last().map_or(1, |attempt| attempt.id.number + 1)
+        self.attempts.last().map_or(self.before, |attempt| attempt.id.number.max(self.before)).saturating_add(1)
     }
 }
 
@@ -211,18 +226,42 @@ impl History {
         let at = record.at;
         match &record.fact {
             Fact::Released { machine } => {
-                self.machines.remove(machine);
+                self.leave(machine);
             }
             Fact::Renamed { from, to } => {
-                if let Some(machine) = self.machines.remove(from) {
-                    self.machines.insert(to.clone(), machine);
+                if let Some(machine) = self.leave(from) {
+                    self.leave(to);
+                    let before = machine.before.max(self.before(to));
+                    self.machines.insert(to.clone(), MachineHistory { before, ..machine });
                 }
             }
             fact => {
-                let machine = self.machines.entry(fact.machine().clone()).or_default();
-                machine.apply(record.seq, at, record.commit, fact);
+                let name = fact.machine();
+                // Only a claim makes a machine ours: a late word on an attempt, under a name that is another's now, does not.
+                if let Fact::Claimed { .. } = fact {
+                    let before = self.before(name);
+                    self.machines.entry(name.clone()).or_insert_with(|| MachineHistory { before, ..MachineHistory::default() });
+                }
+                if let Some(machine) = self.machines.get_mut(name) {
+                    machine.apply(record.seq, at, record.commit, fact);
+                }
             }
         }
+    }
+
+    /// Takes a machine from its name, and keeps the highest number that was used under it.
+    fn leave(&mut self, name: &MachineName) -> Option<MachineHistory> {
+        let machine = self.machines.remove(name)?;
+        let last = machine.next_attempt() - 1;
+        if last > 0 {
+            let kept = self.numbers.entry(name.clone()).or_default();
+            *kept = last.max(*kept);
+        }
+        Some(machine)
+    }
+
+    fn before(&self, name: &MachineName) -> u32 {
+        self.numbers.get(name).copied().unwrap_or(0)
     }
 }
 
@@ -234,6 +273,7 @@ impl MachineHistory {
                 self.installed = *installed;
                 self.hardware.clone_from(hardware);
             }
+            Fact::HardwareChanged { hardware, .. } => self.hardware.clone_from(hardware),
             Fact::Intended { step } => self.pending = Some((seq, at, step.clone())),
             Fact::Ended { intention, outcome, .. } => {
                 let ended = self.pending.take_if(|(pending, _, _)| pending == intention);
@@ -282,7 +322,6 @@ impl MachineHistory {
     }
 
     fn attempt_mut(&mut self, id: &AttemptId) -> Option<&mut Attempt> {
-        // By number: a rename keeps the numbers and changes the name.
-        self.attempts.iter_mut().find(|attempt| attempt.id.number == id.number)
+        self.attempts.iter_mut().find(|attempt| attempt.id == *id)
     }
 }

@@ -40,6 +40,11 @@ pub enum Action {
         /// The earlier name.
         from: MachineName,
     },
+    /// Note that what the manifest says of its hardware has changed, while it is the same machine (law 4).
+    NoteHardware {
+        /// Its hardware now, as `serial:…`, `uuid:…`, `mac:…`.
+        hardware: Vec<String>,
+    },
     /// Switch it on (Redfish `On`).
     PowerOn,
     /// Switch it off (`GracefulShutdown` where the operating system follows, else `ForceOff`).
@@ -84,9 +89,12 @@ impl Action {
     /// What it can cost.
     pub fn risk(&self) -> Risk {
         match self {
-            Action::Claim { .. } | Action::Release | Action::Rename { .. } | Action::Witness { .. } | Action::EndAttempt { .. } => {
-                Risk::None
-            }
+            Action::Claim { .. }
+            | Action::Release
+            | Action::Rename { .. }
+            | Action::NoteHardware { .. }
+            | Action::Witness { .. }
+            | Action::EndAttempt { .. } => Risk::None,
             Action::PowerOn => Risk::Settings,
             Action::BootFromNetwork { .. } => Risk::Settings,
             Action::PowerOff { .. } => Risk::Disruptive,
@@ -102,6 +110,7 @@ impl fmt::Display for Action {
             Action::Claim { installed: None } => write!(f, "claim"),
             Action::Release => write!(f, "release"),
             Action::Rename { from } => write!(f, "rename from {from}"),
+            Action::NoteHardware { .. } => write!(f, "note its hardware"),
             Action::PowerOn => write!(f, "power on"),
             Action::PowerOff { force: true } => write!(f, "power off"),
             Action::PowerOff { force: false } => write!(f, "shut down"),
@@ -178,6 +187,10 @@ pub enum Reason {
     LeftTheFleet,
     /// Same serial or MAC as before, another name.
     SameHardware,
+    /// Same machine as before; its manifest says another serial, UUID or MAC.
+    HardwareChanged,
+    /// Another machine as before, under the same name.
+    Replaced,
 }
 
 impl fmt::Display for Reason {
@@ -196,6 +209,8 @@ impl fmt::Display for Reason {
             Reason::PartOf { attempt } => write!(f, "part of {attempt}"),
             Reason::LeftTheFleet => write!(f, "not in the fleet any more"),
             Reason::SameHardware => write!(f, "the same hardware under another name"),
+            Reason::HardwareChanged => write!(f, "its manifest says other serial, UUID or MACs"),
+            Reason::Replaced => write!(f, "another machine under the same name"),
         }
     }
 }

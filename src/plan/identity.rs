@@ -1,6 +1,6 @@
 //! Whether a machine is the one that its manifest means (laws 4 and 8), and whether enough is known to touch it (law 2).
 
-use crate::model::{Held, Machine, Observation, ObservedIdentity, PowerState, Seen, Timestamp, Unknown};
+use crate::model::{Held, Mac, Machine, Observation, ObservedIdentity, PowerState, Seen, Timestamp, Unknown};
 
 use super::deadlines::{Deadlines, after};
 
@@ -9,6 +9,40 @@ pub fn hardware(machine: &Machine) -> Vec<String> {
     let serial = machine.identity.serial.iter().map(|serial| format!("serial:{}", plain(serial)));
     let uuid = machine.identity.uuid.iter().map(|uuid| format!("uuid:{}", plain(uuid)));
     serial.chain(uuid).chain(machine.nics.iter().map(|nic| format!("mac:{}", nic.mac))).collect()
+}
+
+/// Whether `items` is what [`hardware`] gives for this machine, in any order. It allocates nothing where the order is the same.
+pub(super) fn is_recorded(machine: &Machine, items: &[String]) -> bool {
+    let mut rest = items.iter();
+    let mut next = |kind: &str, is: &dyn Fn(&str) -> bool| rest.next().and_then(|item| item.strip_prefix(kind)).is_some_and(is);
+    let in_order = machine.identity.serial.iter().all(|own| next("serial:", &|item| item.eq_ignore_ascii_case(own.trim())))
+        && machine.identity.uuid.iter().all(|own| next("uuid:", &|item| item.eq_ignore_ascii_case(own.trim())))
+        && machine.nics.iter().all(|nic| next("mac:", &|item| is_mac(item, nic.mac)))
+        && rest.next().is_none();
+    in_order || {
+        let sorted = |mut items: Vec<String>| {
+            items.sort_unstable();
+            items
+        };
+        sorted(hardware(machine)) == sorted(items.to_vec())
+    }
+}
+
+fn is_mac(item: &str, mac: Mac) -> bool {
+    let mut bytes = item.split(':').map(|byte| u8::from_str_radix(byte, 16).ok());
+    mac.0.iter().all(|byte| bytes.next() == Some(Some(*byte))) && bytes.next().is_none()
+}
+
+/// Whether an item of one of these kinds that identifies is in both.
+pub(super) fn shares(one: &[String], other: &[String], kinds: &[&str]) -> bool {
+    let of_kind = |item: &&String| kinds.iter().any(|kind| item.starts_with(kind)) && identifies(item);
+    one.iter().filter(of_kind).any(|item| other.contains(item))
+}
+
+/// Whether both state a serial number, or both a UUID, and not the same.
+pub(super) fn differs_in_kind(one: &[String], other: &[String]) -> bool {
+    let of = |all: &[String], kind: &str| all.iter().find(|item| item.starts_with(kind) && identifies(item)).cloned();
+    ["serial:", "uuid:"].iter().any(|kind| matches!((of(one, kind), of(other, kind)), (Some(a), Some(b)) if a != b))
 }
 
 /// Serial numbers and UUIDs that firmware shows when nobody set one. They identify nothing.
@@ -28,9 +62,7 @@ const JUNK: [&str; 10] = [
 /// Whether two machines are one: something that identifies is equal, and neither serial nor UUID contradicts it (a network card
 /// may have moved to another machine).
 pub(super) fn same_hardware(one: &[String], other: &[String]) -> bool {
-    let of = |all: &[String], kind: &str| all.iter().find(|item| item.starts_with(kind) && identifies(item)).cloned();
-    let contradicts = ["serial:", "uuid:"].iter().any(|kind| matches!((of(one, kind), of(other, kind)), (Some(a), Some(b)) if a != b));
-    !contradicts && one.iter().any(|item| identifies(item) && other.contains(item))
+    !differs_in_kind(one, other) && shares(one, other, &["serial:", "uuid:", "mac:"])
 }
 
 /// Whether an item of hardware can be used to tell machines apart.

@@ -1,10 +1,12 @@
 //! One machine's part of the plan.
 
 use super::{
-    Case, Input, Renames,
+    Case, Input,
     deadlines::after,
     groups::Groups,
-    identity, power,
+    identity,
+    names::{Names, Standing},
+    power,
     reimage::{Facts, Next, Reimage, next},
     wish::Wish,
 };
@@ -14,7 +16,7 @@ use crate::model::{
 };
 
 /// The part of a machine of the fleet.
-pub(super) fn plan<'a>(input: &Input<'a>, renames: &Renames<'a>, groups: &mut Groups<'a>, case: &Case<'a>) -> MachinePlan {
+pub(super) fn plan<'a>(input: &Input<'a>, groups: &mut Groups<'a>, case: &Case<'a>) -> MachinePlan {
     let machine = case.machine;
     let mut part = blank(&machine.name);
     part.group = groups.rollout(case.group).cloned();
@@ -26,10 +28,16 @@ pub(super) fn plan<'a>(input: &Input<'a>, renames: &Renames<'a>, groups: &mut Gr
     if let Some(reason) = case.wish.reason() {
         part.reimage = reimaging(machine, reason.clone());
     }
-    match case.history {
-        None => claim(input, renames, groups, case, &mut part),
-        Some(_) if case.renamed_from.is_some() => rename(case, &mut part),
-        Some(history) => match history.open_attempt() {
+    let attempt = case.history.and_then(MachineHistory::open_attempt);
+    match (case.standing, case.history) {
+        (Some(Standing::Renamed(from)), _) => rename(case, from, &mut part),
+        (Some(Standing::Displaced(_) | Standing::Unclear(_) | Standing::Replaced), Some(history)) if attempt.is_some() => {
+            wind_up(input, history, "its name or its hardware changed", &mut part);
+        }
+        (Some(standing @ (Standing::Displaced(_) | Standing::Unclear(_))), _) => unsettled(standing, &mut part),
+        (Some(Standing::Changed), Some(_)) if attempt.is_none() => note_hardware(groups, case, &mut part),
+        (_, None) => claim(input, groups, case, &mut part),
+        (_, Some(history)) => match attempt {
             Some(attempt) => go_on(input, case, history, attempt, &mut part),
             None => settle(input, groups, case, history, &mut part),
         },
@@ -38,25 +46,49 @@ pub(super) fn plan<'a>(input: &Input<'a>, renames: &Renames<'a>, groups: &mut Gr
 }
 
 /// The part of a machine that only the journal knows: it left the fleet. It is never powered or wiped (law 3).
-pub(super) fn left(input: &Input<'_>, renames: &Renames<'_>, name: &MachineName, history: &MachineHistory) -> MachinePlan {
+pub(super) fn left(input: &Input<'_>, names: &Names<'_>, name: &MachineName, history: &MachineHistory) -> MachinePlan {
     let mut part = blank(name);
     part.installed = history.installed;
     part.attempt = history.attempts.last().map(|attempt| attempt.id.clone());
     let wait = |why: &str| Some(Waiting { why: why.to_owned(), until: None });
     if input.problems.iter().any(crate::model::Problem::is_error) {
         part.waiting = wait("it is missing from a commit that has errors, which is not a deletion");
-    } else if let Some(attempt) = history.open_attempt() {
-        let former = input.former.and_then(|fleet| fleet.machines.get(name));
-        part.ticket = former.and_then(|machine| ticket(input, machine, attempt));
-        let facts = facts(input, history, attempt, false, Some("it left the fleet"), former.map(|m| m.boot.mode).unwrap_or_default());
-        let power = Seen::Unknown(Unknown::NotAsked);
-        follow(&mut part, attempt, next(input.now, &Reimage::of(attempt), &power, &facts));
-    } else if renames.involves(name) {
+    } else if history.open_attempt().is_some() {
+        wind_up(input, history, "it left the fleet", &mut part);
+    } else if names.wants(name) {
         part.waiting = wait("the same hardware is in the fleet under another name");
     } else {
         part.steps.push(step(name, Action::Release, Reason::LeftTheFleet));
     }
     part
+}
+
+/// An attempt of a machine that is no longer what the fleet means by this name: a write in progress is told out, all else ends.
+fn wind_up(input: &Input<'_>, history: &MachineHistory, why: &str, part: &mut MachinePlan) {
+    let Some(attempt) = history.open_attempt() else { return };
+    let former = input.former.and_then(|fleet| fleet.machines.get(&part.name));
+    part.ticket = former.and_then(|machine| ticket(input, machine, attempt));
+    let facts = facts(input, history, attempt, false, Some(why), former.map(|m| m.boot.mode).unwrap_or_default());
+    let power = Seen::Unknown(Unknown::NotAsked);
+    follow(part, attempt, next(input.now, &Reimage::of(attempt), &power, &facts));
+}
+
+/// A name of which it is not settled yet whose it is.
+fn unsettled(standing: Standing<'_>, part: &mut MachinePlan) {
+    part.held.extend(standing.held());
+    if let Standing::Displaced(to) = standing {
+        part.waiting = Some(Waiting { why: format!("the machine that had this name is noted as {to} first"), until: None });
+    }
+}
+
+/// The same machine with another serial, UUID or MAC in its manifest: the journal learns it before anything else is done, so that a
+/// later rename is not taken for a new machine.
+fn note_hardware<'a>(groups: &Groups<'a>, case: &Case<'a>, part: &mut MachinePlan) {
+    if part.reimage.is_some() {
+        part.held.extend(groups.against(case.group));
+    }
+    let hardware = identity::hardware(case.machine);
+    part.steps.push(step(&case.machine.name, Action::NoteHardware { hardware }, Reason::HardwareChanged));
 }
 
 fn blank(name: &MachineName) -> MachinePlan {
@@ -82,10 +114,18 @@ fn step(machine: &MachineName, action: Action, reason: Reason) -> Step {
 
 /// A machine that is seen for the first time (law 5). Claiming only notes something, so it needs no observation; a machine that is
 /// known to be another one is not claimed.
-fn claim<'a>(input: &Input<'a>, renames: &Renames<'a>, groups: &Groups<'a>, case: &Case<'a>, part: &mut MachinePlan) {
+///
+/// A machine that takes another one's name must have shown that it is there: else a mistyped serial number and its correction would
+/// be two new machines.
+fn claim<'a>(input: &Input<'a>, groups: &Groups<'a>, case: &Case<'a>, part: &mut MachinePlan) {
     let machine = case.machine;
-    if let Some(held) = identity::mismatch(machine, case.seen).or_else(|| renames.unclear(&machine.name)) {
-        part.held.push(held);
+    let replaced = case.standing == Some(Standing::Replaced);
+    if replaced {
+        part.held.extend(identity::obstacles(machine, case.seen, input.now, &input.deadlines));
+    } else {
+        part.held.extend(identity::mismatch(machine, case.seen));
+    }
+    if !part.held.is_empty() {
         return;
     }
     let installed = match machine.on_claim {
@@ -100,12 +140,12 @@ fn claim<'a>(input: &Input<'a>, renames: &Renames<'a>, groups: &Groups<'a>, case
         // For a reviewer: what will stand against the install that follows the claim.
         part.held.extend(groups.against(case.group));
     }
-    part.steps.push(step(&machine.name, Action::Claim { installed }, Reason::NewMachine));
+    let reason = if replaced { Reason::Replaced } else { Reason::NewMachine };
+    part.steps.push(step(&machine.name, Action::Claim { installed }, reason));
 }
 
 /// A machine that had another name (law 4). An attempt under that name ends first: its ticket and its evidence carry the name.
-fn rename(case: &Case<'_>, part: &mut MachinePlan) {
-    let Some(from) = case.renamed_from else { return };
+fn rename(case: &Case<'_>, from: &MachineName, part: &mut MachinePlan) {
     if case.open {
         part.waiting = Some(Waiting { why: format!("an install that began as {from} ends first"), until: None });
     } else {

@@ -13,13 +13,14 @@ mod deadlines;
 mod groups;
 mod identity;
 mod machine;
+mod names;
 mod power;
 pub mod reimage;
 mod render;
 mod waits;
 mod wish;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 pub use check::{Violation, check};
 pub use deadlines::*;
@@ -27,10 +28,11 @@ pub use identity::hardware;
 pub use render::{render_machine, render_markdown, render_text};
 
 use crate::model::{
-    AttemptEnd, AttemptId, Commit, Fleet, Held, History, Machine, MachineHistory, MachineName, MachinePlan, Observation, OnClaim, Plan,
+    AttemptEnd, AttemptId, Commit, Fleet, History, Machine, MachineHistory, MachineName, MachinePlan, Observation, OnClaim, Plan,
     PowerIntent, PowerState, Problem, Reason, Timestamp,
 };
 use groups::Groups;
+use names::{Names, Standing};
 use wish::{Wish, wish};
 
 /// All that a plan rests on.
@@ -61,9 +63,11 @@ pub struct Input<'a> {
 /// One machine of the fleet, with all that was found out about it.
 struct Case<'a> {
     machine: &'a Machine,
-    /// Its history, under this name or, until the rename is done, under the one before.
+    /// Its history, under this name or, until the rename is done, under the one before. Where the name is not settled, the history
+    /// that is under the name.
     history: Option<&'a MachineHistory>,
-    renamed_from: Option<&'a MachineName>,
+    /// What has to be settled about its name first.
+    standing: Option<Standing<'a>>,
     seen: Option<&'a Observation>,
     wish: Wish,
     group: usize,
@@ -82,12 +86,17 @@ struct Case<'a> {
 impl Case<'_> {
     /// Whether an install of it may begin now, if there is a place.
     fn takes_a_place(&self) -> bool {
-        self.history.is_some() && !self.open && matches!(self.wish, Wish::Install(_))
+        self.standing.is_none() && self.history.is_some() && !self.open && matches!(self.wish, Wish::Install(_))
     }
 
     /// Whether it holds what it should and is available.
     fn ready(&self) -> bool {
-        self.history.is_some() && self.wish == Wish::Nothing && !self.open && !self.unavailable
+        self.named() && self.history.is_some() && self.wish == Wish::Nothing && !self.open && !self.unavailable
+    }
+
+    /// Whether its history is its own.
+    fn named(&self) -> bool {
+        matches!(self.standing, None | Some(Standing::Changed | Standing::Renamed(_)))
     }
 
     /// Whether it keeps later groups waiting.
@@ -95,28 +104,28 @@ impl Case<'_> {
         if self.machine.install.is_none() || (self.machine.suspend && !self.open) {
             return false;
         }
-        let settled = self.history.is_some() && matches!(self.wish, Wish::Nothing | Wish::Quarantine(_));
+        let settled = self.named() && self.history.is_some() && matches!(self.wish, Wish::Nothing | Wish::Quarantine(_));
         self.open || !settled
     }
 }
 
 /// Makes the plan. Total: every machine of the fleet and of the history has an entry.
 pub fn plan(input: &Input<'_>) -> Plan {
-    let renames = Renames::of(input.fleet, input.history);
+    let names = Names::of(input.fleet, input.history);
     let mut groups = Groups::of(input.fleet);
-    let cases: Vec<Case<'_>> = input.fleet.machines.values().map(|machine| case(input, &renames, machine)).collect();
+    let cases: Vec<Case<'_>> = input.fleet.machines.values().map(|machine| case(input, &names, machine)).collect();
     for case in &cases {
         groups.count(case);
     }
     let mut takers: Vec<&Case<'_>> = cases.iter().filter(|case| case.takes_a_place()).collect();
     takers.sort_by_key(|case| (case.group, &case.machine.place.rack, &case.machine.name));
     let mut placed: BTreeMap<&MachineName, MachinePlan> =
-        takers.into_iter().map(|case| (&case.machine.name, machine::plan(input, &renames, &mut groups, case))).collect();
+        takers.into_iter().map(|case| (&case.machine.name, machine::plan(input, &mut groups, case))).collect();
     let stay = cases.iter().map(|case| {
-        let part = placed.remove(&case.machine.name).unwrap_or_else(|| machine::plan(input, &renames, &mut groups, case));
+        let part = placed.remove(&case.machine.name).unwrap_or_else(|| machine::plan(input, &mut groups, case));
         (case.machine.name.clone(), part)
     });
-    let left = renames.gone.iter().map(|(name, history)| ((*name).clone(), machine::left(input, &renames, name, history)));
+    let left = names.gone.iter().map(|(name, history)| ((*name).clone(), machine::left(input, &names, name, history)));
     let machines = stay.chain(left).collect();
     Plan { commit: input.commit.clone(), at: input.now, machines, problems: input.problems.to_vec(), groups: groups.report() }
 }
@@ -134,11 +143,16 @@ pub fn baseline(fleet: &Fleet, now: Timestamp) -> History {
     History { machines, ..History::default() }
 }
 
-fn case<'a>(input: &Input<'a>, renames: &Renames<'a>, machine: &'a Machine) -> Case<'a> {
-    let renamed_from = renames.from.get(&machine.name).copied();
-    let history = input.history.machines.get(renamed_from.unwrap_or(&machine.name));
+fn case<'a>(input: &Input<'a>, names: &Names<'a>, machine: &'a Machine) -> Case<'a> {
+    let standing = names.standing(&machine.name);
+    let known = if let Some(Standing::Renamed(from)) = standing { from } else { &machine.name };
+    let history = input.history.machines.get(known);
+    // Another machine's record says nothing of this one; only an install that is on its way there has to end first.
+    let history = history.filter(|history| standing != Some(Standing::Replaced) || history.open_attempt().is_some());
     let seen = input.seen.get(&machine.name);
     let wish = match history {
+        _ if matches!(standing, Some(Standing::Displaced(_) | Standing::Unclear(_))) => Wish::Nothing,
+        Some(_) if standing == Some(Standing::Replaced) => Wish::Nothing,
         Some(history) => wish(machine, history, input.former, input.now, &input.deadlines),
         None if machine.install.is_some() && machine.on_claim == OnClaim::Install => Wish::Install(Reason::InstallOnClaim),
         None => Wish::Nothing,
@@ -158,7 +172,7 @@ fn case<'a>(input: &Input<'a>, renames: &Renames<'a>, machine: &'a Machine) -> C
     Case {
         machine,
         history,
-        renamed_from,
+        standing,
         seen,
         group: Groups::index(input.fleet, machine),
         open,
@@ -167,86 +181,5 @@ fn case<'a>(input: &Input<'a>, renames: &Renames<'a>, machine: &'a Machine) -> C
         failed,
         wanted_by_commit: open || begun || wish.reason().is_some() || (quarantined && unknown_disk),
         wish,
-    }
-}
-
-/// The entries of `these` whose key is not in `those`, in one walk over both.
-fn absent<'a, A, B>(these: &'a BTreeMap<MachineName, A>, those: &'a BTreeMap<MachineName, B>) -> Vec<(&'a MachineName, &'a A)> {
-    let mut others = those.keys().peekable();
-    let mut is_absent = |name: &MachineName| {
-        while others.next_if(|other| *other < name).is_some() {}
-        others.peek().is_none_or(|other| *other != name)
-    };
-    these.iter().filter(|(name, _)| is_absent(name)).collect()
-}
-
-/// Machines that have another name now (law 4).
-#[derive(Default)]
-struct Renames<'a> {
-    /// Machines that the journal knows and the fleet does not.
-    gone: Vec<(&'a MachineName, &'a MachineHistory)>,
-    /// Earlier name by name now.
-    from: BTreeMap<&'a MachineName, &'a MachineName>,
-    /// Name now by earlier name.
-    to: BTreeMap<&'a MachineName, &'a MachineName>,
-    /// Names now of machines that could be more than one earlier machine, or one that others could be too, with what they share.
-    unclear: BTreeMap<&'a MachineName, &'a MachineName>,
-    /// Earlier names that such machines could have had.
-    doubtful: BTreeSet<&'a MachineName>,
-}
-
-impl<'a> Renames<'a> {
-    /// Cost follows the number of names that came and went, not the size of the fleet squared.
-    fn of(fleet: &'a Fleet, history: &'a History) -> Self {
-        let gone = absent(&history.machines, &fleet.machines);
-        let mut by_item: BTreeMap<&str, Vec<(&MachineName, &MachineHistory)>> = BTreeMap::new();
-        for (name, machine) in gone.iter().copied() {
-            for item in machine.hardware.iter().filter(|item| identity::identifies(item)) {
-                by_item.entry(item).or_default().push((name, machine));
-            }
-        }
-        let mut renames = Self { gone, ..Self::default() };
-        if by_item.is_empty() {
-            return renames;
-        }
-        let mut claims: BTreeMap<&MachineName, Vec<&MachineName>> = BTreeMap::new();
-        for (_, machine) in absent(&fleet.machines, &history.machines) {
-            let hardware = hardware(machine);
-            let near = hardware.iter().filter_map(|item| by_item.get(item.as_str())).flatten();
-            let same: BTreeSet<&MachineName> =
-                near.filter(|(_, old)| identity::same_hardware(&hardware, &old.hardware)).map(|(name, _)| *name).collect();
-            for old in &same {
-                claims.entry(*old).or_default().push(&machine.name);
-            }
-            if same.len() > 1 {
-                renames.unclear.extend(same.first().map(|old| (&machine.name, *old)));
-                renames.doubtful.extend(same);
-            }
-        }
-        for (old, new) in claims {
-            match new.as_slice() {
-                [only] if !renames.unclear.contains_key(only) => {
-                    renames.from.insert(*only, old);
-                    renames.to.insert(old, *only);
-                }
-                several => {
-                    renames.unclear.extend(several.iter().map(|new| (*new, old)));
-                    renames.doubtful.insert(old);
-                }
-            }
-        }
-        renames
-    }
-
-    /// Whether an earlier machine is, or may be, in the fleet under another name.
-    fn involves(&self, old: &MachineName) -> bool {
-        self.to.contains_key(old) || self.doubtful.contains(old)
-    }
-
-    /// Why a new machine can't be claimed: what it shares with earlier ones is not unique.
-    fn unclear(&self, name: &MachineName) -> Option<Held> {
-        let old = self.unclear.get(name)?;
-        let declared = "a machine of its own".to_owned();
-        Some(Held::IdentityMismatch { field: "hardware".to_owned(), declared, observed: format!("shared with {old} and another") })
     }
 }

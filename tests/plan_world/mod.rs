@@ -25,6 +25,10 @@ pub enum Obeys {
 /// A machine as it stands there.
 #[derive(Debug, Clone)]
 pub struct Iron {
+    /// Which machine it is, whatever anybody calls it.
+    pub body: u32,
+    /// The serial number that it was built with.
+    pub born: Option<String>,
     pub power: PowerState,
     pub gap: Option<Unknown>,
     pub identity_gap: bool,
@@ -47,6 +51,7 @@ pub struct World {
     pub deadlines: Deadlines,
     pub now: Timestamp,
     commits: u8,
+    bodies: u32,
 }
 
 impl World {
@@ -63,13 +68,14 @@ impl World {
             deadlines: Deadlines::default(),
             now,
             commits: 0,
+            bodies: 0,
         };
         world.commit("first");
         world
     }
 
     pub fn commit(&mut self, subject: &str) {
-        self.commits += 1;
+        self.commits = self.commits.wrapping_add(1);
         self.former = self.fleet.clone();
         self.commit.id = CommitId([self.commits; 20]);
         self.commit.subject = subject.to_owned();
@@ -82,7 +88,10 @@ impl World {
 
     /// Adds a machine with hardware of its own, On.
     pub fn add(&mut self, machine: Machine) {
+        self.bodies += 1;
         let iron = Iron {
+            body: self.bodies,
+            born: machine.identity.serial.clone(),
             power: PowerState::On,
             gap: None,
             identity_gap: false,
@@ -157,9 +166,13 @@ impl World {
         let fact = match &step.action {
             Action::Claim { installed } => {
                 let hardware = hardware(&self.fleet.machines[&machine]);
+                if step.reason == Reason::Replaced && !crash {
+                    self.append(Fact::Released { machine: machine.clone() });
+                }
                 Fact::Claimed { machine, installed: *installed, hardware }
             }
             Action::Release => Fact::Released { machine },
+            Action::NoteHardware { hardware } => Fact::HardwareChanged { machine, hardware: hardware.clone() },
             Action::Rename { from } => Fact::Renamed { from: from.clone(), to: machine },
             Action::BeginAttempt { attempt, generation } => Fact::Began { attempt: attempt.clone(), generation: *generation },
             Action::Witness { attempt, rung } => Fact::Saw { attempt: attempt.clone(), evidence: plain_evidence(*rung) },

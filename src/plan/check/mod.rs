@@ -1,12 +1,14 @@
 //! A second reader of the plan. It knows the law and nothing of how the planner works; it shares no code with it on purpose, so
 //! that one wrong line can't both make and excuse a wrong step. The engine executes no plan with a violation.
 
-use std::{collections::BTreeMap, fmt};
+mod hardware;
+
+use std::{cell::OnceCell, collections::BTreeMap, fmt};
 
 use super::Input;
 use crate::model::{
     Action, Amount, AttemptEnd, BootMode, Budgets, Fleet, Generation, Machine, MachineHistory, MachineName, MachinePlan, Observation,
-    OnClaim, Plan, PowerIntent, PowerState, Risk, Rollout, Rung, Seen, SignedDuration, Step,
+    OnClaim, Plan, PowerIntent, PowerState, Reason, Risk, Rollout, Rung, Seen, SignedDuration, Step,
 };
 
 /// A step or an omission that the law forbids.
@@ -38,6 +40,7 @@ pub fn check(plan: &Plan, input: &Input<'_>) -> Vec<Violation> {
         }
     }
     let mut macs = BTreeMap::new();
+    let known = OnceCell::new();
     for (name, part) in &plan.machines {
         let mut reader = Reader {
             input,
@@ -45,6 +48,7 @@ pub fn check(plan: &Plan, input: &Input<'_>) -> Vec<Violation> {
             machine: input.fleet.machines.get(name).map(AsRef::as_ref),
             history: input.history.machines.get(name),
             seen: input.seen.get(name),
+            known: &known,
             found: &mut found,
         };
         reader.form(part);
@@ -63,16 +67,17 @@ pub fn check(plan: &Plan, input: &Input<'_>) -> Vec<Violation> {
     found
 }
 
-struct Reader<'a> {
+struct Reader<'a, 'f> {
     input: &'a Input<'a>,
     name: &'a MachineName,
     machine: Option<&'a Machine>,
     history: Option<&'a MachineHistory>,
     seen: Option<&'a Observation>,
-    found: &'a mut Vec<Violation>,
+    known: &'a OnceCell<hardware::ByItem<'a>>,
+    found: &'f mut Vec<Violation>,
 }
 
-impl Reader<'_> {
+impl Reader<'_, '_> {
     fn require(&mut self, holds: bool, law: u8, what: &str) {
         if !holds {
             self.found.push(Violation { machine: Some(self.name.clone()), law, what: what.to_owned() });
@@ -95,7 +100,8 @@ impl Reader<'_> {
             self.touches(step);
         }
         match &step.action {
-            Action::Claim { installed } => self.claim(*installed),
+            Action::Claim { installed } => self.claim(*installed, &step.reason),
+            Action::NoteHardware { hardware } => self.hardware(hardware),
             Action::Release => self.release(),
             Action::Rename { from } => self.rename(from),
             Action::PowerOn => self.power_on(),
@@ -103,7 +109,9 @@ impl Reader<'_> {
             Action::BootFromNetwork { mode } => self.boot_from_network(*mode),
             Action::BeginAttempt { attempt, generation } => {
                 self.require(attempt.machine == *self.name, 9, "the attempt is for another machine");
-                let next = self.history.and_then(|history| history.attempts.last()).map_or(1, |last| last.id.number + 1);
+                let last = self.history.and_then(|history| history.attempts.last()).map_or(0, |last| last.id.number);
+                let before = self.input.history.numbers.get(self.name).copied().unwrap_or(0);
+                let next = self.history.map_or(0, |history| history.before).max(last).max(before) + 1;
                 self.require(attempt.number == next, 10, "the attempt's number is not the next one");
                 self.begin(*generation);
             }
@@ -120,6 +128,9 @@ impl Reader<'_> {
             return self.require(false, 3, "it left the fleet and is touched");
         };
         self.require(self.history.is_some(), 5, "it is touched before it is claimed");
+        if let Some(history) = self.history {
+            self.same_machine(machine, history);
+        }
         self.require(!machine.suspend, 2, "it is suspended and is touched");
         let fresh = SignedDuration::try_from(self.input.deadlines.fresh).unwrap_or(SignedDuration::MAX);
         let asked = self.seen.filter(|seen| self.input.now.duration_since(seen.at) < fresh);
@@ -154,12 +165,16 @@ impl Reader<'_> {
         }
     }
 
-    fn claim(&mut self, installed: Option<Generation>) {
+    fn claim(&mut self, installed: Option<Generation>, reason: &Reason) {
         let Some(machine) = self.machine else {
             return self.require(false, 3, "it is claimed and is not in the fleet");
         };
         let declared = machine.install.as_ref().map(|install| install.generation);
+        if self.history.is_none() {
+            self.new_machine(machine);
+        }
         match self.history {
+            Some(history) if *reason == Reason::Replaced => self.replaced(machine, history, installed),
             None if machine.on_claim == OnClaim::Install => self.require(installed.is_none(), 5, "it is claimed as installed"),
             None => self.require(installed == declared, 5, "it is not adopted as it is declared"),
             Some(history) => {
@@ -175,22 +190,6 @@ impl Reader<'_> {
         self.require(!errors, 2, "it is released by a commit that has errors");
         let open = self.history.and_then(MachineHistory::open_attempt).is_some();
         self.require(!open, 10, "it is released while an attempt is open");
-    }
-
-    fn rename(&mut self, from: &MachineName) {
-        self.require(self.machine.is_some() && self.history.is_none(), 4, "it is renamed and has a history already");
-        self.require(!self.input.fleet.machines.contains_key(from), 4, "the earlier name is still in the fleet");
-        let earlier = self.input.history.machines.get(from);
-        self.require(earlier.is_some_and(|earlier| earlier.open_attempt().is_none()), 4, "the earlier name is unknown or being installed");
-        let shares = earlier.zip(self.machine).is_some_and(|(earlier, machine)| {
-            earlier.hardware.iter().any(|item| match item.split_once(':') {
-                Some(("serial", serial)) => machine.identity.serial.as_ref().is_some_and(|own| own.trim().eq_ignore_ascii_case(serial)),
-                Some(("uuid", uuid)) => machine.identity.uuid.as_ref().is_some_and(|own| own.trim().eq_ignore_ascii_case(uuid)),
-                Some(("mac", mac)) => machine.nics.iter().any(|nic| nic.mac.to_string() == mac),
-                Some(_) | None => false,
-            })
-        });
-        self.require(shares, 4, "it shares no hardware with the earlier name");
     }
 
     fn power_on(&mut self) {
@@ -225,6 +224,7 @@ impl Reader<'_> {
 
     fn begin(&mut self, generation: Generation) {
         let (Some(machine), Some(history)) = (self.machine, self.history) else { return };
+        self.own_history(machine, history);
         let declared = machine.install.as_ref().map(|install| install.generation);
         self.require(declared == Some(generation), 1, "the commit does not ask for this generation");
         self.require(history.installed != Some(generation), 1, "its disk holds this generation already");
