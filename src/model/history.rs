@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptEnd, AttemptId, CommitId, Evidence, Generation, MachineName, Outcome, Rung, Step, Timestamp};
+use super::{AttemptEnd, AttemptId, CommitId, Evidence, Generation, MachineName, Outcome, RetryClass, Rung, Step, Timestamp};
 
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,6 +135,11 @@ pub struct MachineHistory {
     pub last: Option<(Timestamp, Step, Outcome)>,
     /// When its power was last changed by us.
     pub power_changed: Option<Timestamp>,
+    /// The last step that changed its power, and when.
+    pub switched: Option<(Timestamp, Step)>,
+    /// Later steps that may have changed its power, the last of each kind, and when they were begun: their end was not recorded, or the
+    /// BMC did not answer in time.
+    pub unsure: Vec<(Timestamp, Step)>,
 }
 
 /// One attempt at an install.
@@ -189,6 +194,12 @@ impl MachineHistory {
         self.attempts.last().filter(|attempt| attempt.end.is_none())
     }
 
+    /// Steps that may have changed its power, or may yet, after the last that is known to have, newest first: when each was begun.
+    pub fn unsure_power(&self) -> impl Iterator<Item = (Timestamp, &Step)> {
+        let pending = self.pending.iter().filter(|(_, _, step)| step.action.changes_power()).map(|(_, at, step)| (*at, step));
+        pending.chain(self.unsure.iter().rev().map(|(at, step)| (*at, step)))
+    }
+
     /// The number of the next attempt.
     pub fn next_attempt(&self) -> u32 {
         self.attempts.last().map_or(1, |attempt| attempt.id.number + 1)
@@ -234,13 +245,15 @@ impl MachineHistory {
                 self.installed = *installed;
                 self.hardware.clone_from(hardware);
             }
-            Fact::Intended { step } => self.pending = Some((seq, at, step.clone())),
+            Fact::Intended { step } => {
+                if let Some((_, at, forgotten)) = self.pending.replace((seq, at, step.clone())) {
+                    self.is_unsure(at, forgotten);
+                }
+            }
             Fact::Ended { intention, outcome, .. } => {
                 let ended = self.pending.take_if(|(pending, _, _)| pending == intention);
-                if let Some((_, _, step)) = ended {
-                    if *outcome == Outcome::Done && step.action.changes_power() {
-                        self.power_changed = Some(at);
-                    }
+                if let Some((_, begun, step)) = ended {
+                    self.ended(at, begun, &step, outcome);
                     self.last = Some((at, step, outcome.clone()));
                 }
             }
@@ -267,6 +280,27 @@ impl MachineHistory {
                 }
             }
             Fact::Released { .. } | Fact::Renamed { .. } => {}
+        }
+    }
+
+    fn ended(&mut self, at: Timestamp, begun: Timestamp, step: &Step, outcome: &Outcome) {
+        match outcome {
+            _ if !step.action.changes_power() => {}
+            Outcome::Done => {
+                self.power_changed = Some(at);
+                self.switched = Some((at, step.clone()));
+                self.unsure.clear();
+            }
+            // A BMC that did not answer in time may have heard.
+            Outcome::Failed { class: RetryClass::Wait, .. } => self.is_unsure(begun, step.clone()),
+            Outcome::Failed { .. } | Outcome::Blocked { .. } | Outcome::Waiting { .. } => {}
+        }
+    }
+
+    fn is_unsure(&mut self, begun: Timestamp, step: Step) {
+        if step.action.changes_power() {
+            self.unsure.retain(|(_, known)| known.action != step.action);
+            self.unsure.push((begun, step));
         }
     }
 
