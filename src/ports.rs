@@ -106,6 +106,12 @@ pub enum WitnessError {
         /// The attempt.
         attempt: AttemptId,
     },
+    /// The machine may be switched off at any moment: it may go on later, if it still runs.
+    #[error("an order to switch {} off is on its way; ask again", .attempt.machine)]
+    SwitchingOff {
+        /// The attempt.
+        attempt: AttemptId,
+    },
     /// It could not be written to the journal.
     #[error("the journal could not be written")]
     Journal(#[source] JournalError),
@@ -205,6 +211,12 @@ pub trait Notes: Send + Sync {
     /// # Errors
     /// [`NotesError`].
     async fn exist(&self) -> Result<bool, NotesError>;
+
+    /// Whether our own clone shows that a controller of this site worked with it: its notes, pushed or not, or the commit that was in force.
+    ///
+    /// # Errors
+    /// [`NotesError`].
+    async fn traces(&self) -> Result<bool, NotesError>;
 }
 
 /// User name and password. Has no `Debug` and no `Display` on purpose (law 14).

@@ -7,9 +7,9 @@ use std::{collections::BTreeMap, path::Path};
 
 use git_support::{Fleet, git};
 use rackwright::{
-    git::{Config, GitNotes, notes_setup},
+    git::{Config, GitNotes, GitSource, notes_setup},
     model::{CommitId, RetryClass, SiteName},
-    ports::Notes as _,
+    ports::{Notes as _, Source as _},
 };
 
 const REF: &str = "refs/notes/rackwright/berlin/status";
@@ -71,6 +71,25 @@ async fn a_note_is_shown_by_git_log_after_the_setup() {
     // The same again is not a commit.
     notes_of_ours.write(vec![(head, "all machines are ready\n\nRackwright-State: Ready\n".into())]).await.unwrap();
     assert_eq!(git(&fleet.bare(), &["rev-list", "--count", REF]), "2");
+}
+
+/// Where notes are not pushed, our own clone has to tell that a controller worked here before.
+#[tokio::test]
+async fn a_clone_shows_that_a_controller_worked_with_it() {
+    let fleet = Fleet::new();
+    let mut config = fleet.config();
+    config.notes.push = false;
+    let source = GitSource::open(config.clone(), &fleet.ours()).unwrap();
+    let notes = open(&config, &fleet.ours());
+    let first = source.latest(None, false).await.unwrap().commit.id;
+    assert!(!notes.traces().await.unwrap(), "what is fetched was not in force yet");
+    source.latest(Some(first), false).await.unwrap();
+    assert!(notes.traces().await.unwrap() && !notes.exist().await.unwrap());
+
+    let other = open(&config, &fleet.folder.path().join("other.git"));
+    assert!(!other.traces().await.unwrap());
+    other.write(vec![(first, "kept here".into())]).await.unwrap();
+    assert!(other.traces().await.unwrap() && !other.exist().await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]

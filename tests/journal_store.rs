@@ -37,6 +37,33 @@ fn facts() -> Vec<Fact> {
     ]
 }
 
+/// a becomes b; then another machine is named a, and takes the name c while a third one becomes a.
+#[tokio::test]
+async fn a_machine_is_followed_through_its_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.sqlite");
+    let journal = SqliteJournal::open(&path, "test").unwrap();
+    let claimed = |name: &str| Fact::Claimed { machine: machine(name), installed: None, hardware: Vec::new() };
+    let renamed = |from: &str, to: &str| Fact::Renamed { from: machine(from), to: machine(to) };
+    let facts = vec![
+        claimed("a"),
+        claimed("x"),
+        renamed("a", "b"),
+        claimed("a"),
+        renamed("a", "c"),
+        renamed("x", "a"),
+        Fact::Released { machine: machine("c") },
+    ];
+    journal.append(at(1), COMMIT, facts).await.unwrap();
+    let reader = SqliteJournal::read_only(&path).unwrap();
+    let of = |name: &str| reader.records_of(&machine(name)).unwrap().iter().map(|record| record.seq).collect::<Vec<_>>();
+    assert_eq!(of("b"), [1, 3]);
+    assert_eq!(of("a"), [2, 6]);
+    assert_eq!(of("c"), [4, 5, 7]);
+    assert_eq!(of("x"), [2, 6], "by the name that it had");
+    assert_eq!(of("d"), [0_u64; 0]);
+}
+
 #[tokio::test]
 async fn what_is_appended_comes_back_the_same_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();

@@ -12,7 +12,7 @@ use crate::{
 
 /// Tell what happened to a machine: every step, its reason, its outcome, and the evidence, oldest first.
 ///
-/// Reads the journal, so it works while the controller runs and when it does not.
+/// A machine that had another name before is followed to it. Reads the journal, so it works while the controller runs and when it does not.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  rackwright history web-01\n  rackwright history web-01 --json | jq 'select(.fact.fact == \"saw\")'")]
 pub struct Args {
@@ -29,8 +29,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<Done> {
     let config = Config::read(args.config.as_deref())?;
     let path = config.journal();
-    let mut records = SqliteJournal::read_only(&path)?.records_after(0)?;
-    records.retain(|record| record.fact.machine() == &args.machine);
+    let records = SqliteJournal::read_only(&path)?.records_of(&args.machine)?;
     if records.is_empty() {
         bail!("the journal {} knows nothing of a machine {}", path.display(), args.machine);
     }
@@ -54,11 +53,11 @@ fn tell(fact: &Fact) -> String {
         Fact::Claimed { installed: Some(generation), .. } => format!("claimed as it is, generation {}", generation.short()),
         Fact::Claimed { installed: None, .. } => "claimed, to be installed".to_owned(),
         Fact::Released { .. } => "released: not in the fleet any more".to_owned(),
-        Fact::Renamed { from, .. } => format!("renamed from {from}"),
+        Fact::Renamed { from, to } => format!("renamed from {from} to {to}"),
         Fact::HardwareChanged { hardware, .. } => format!("hardware is now {}", hardware.join(", ")),
         Fact::Intended { step } => format!("{}: {}", step.action, step.reason),
         Fact::Ended { outcome: Outcome::Done, .. } => "  done".to_owned(),
-        Fact::Ended { outcome: Outcome::Waiting { why, until }, .. } => format!("  waiting until {until}: {why}"),
+        Fact::Ended { outcome: Outcome::Waiting { why, until }, .. } => format!("  waiting until {until:.0}: {why}"),
         Fact::Ended { outcome: Outcome::Blocked { why, hint }, .. } => format!("  blocked: {why}; {hint}"),
         Fact::Ended { outcome: Outcome::Failed { why, .. }, .. } => format!("  failed: {why}"),
         Fact::Began { attempt, generation } => format!("install {attempt} of generation {} began", generation.short()),

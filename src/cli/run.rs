@@ -67,6 +67,9 @@ pub fn open_journal(config: &Config) -> anyhow::Result<Arc<dyn Journal>> {
     Ok(Arc::new(SqliteJournal::open(&config.journal(), &format!("site {}", config.site))?))
 }
 
+/// How much later than the BMC client itself the engine gives up an order: the client can say more about why.
+const LAST_WORD: Duration = Duration::from_secs(10);
+
 /// A controller that runs in the background.
 pub struct Controller {
     /// Cancel it to end the controller in order.
@@ -88,7 +91,7 @@ impl Controller {
     /// Something can't be opened or bound. Nothing was done to any machine then.
     pub async fn start(config: Config, journal: Arc<dyn Journal>) -> anyhow::Result<Self> {
         let clock = Arc::new(SystemClock);
-        let live = Live::open(journal, clock.clone()).await.context("can't read the journal")?;
+        let live = Live::open(journal, clock.clone(), config.bmc.write_timeout + LAST_WORD).await.context("can't read the journal")?;
         let listener = api::bind(&config.api).await?;
         let api = listener.local_addr()?;
         let secrets = Arc::new(LocalSecrets::default());

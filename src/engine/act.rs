@@ -14,19 +14,12 @@ use std::{
 
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use super::{Live, Ports, source::chain};
+use super::{Decided, Live, Ports, source::chain};
 use crate::{
-    model::{
-        Action, BmcTarget, CommitId, Evidence, Fact, Fleet, MachineName, MachinePlan, Outcome, Plan, Reason, RetryClass, Rung, Step,
-        Unknown,
-    },
+    model::{Action, BmcTarget, Evidence, Fact, Fleet, MachineName, MachinePlan, Outcome, Plan, Reason, RetryClass, Rung, Step, Unknown},
     plan,
-    ports::{BmcError, PowerCommand},
+    ports::{BmcError, JournalError, PowerCommand},
 };
-
-/// Longest that one order to one BMC may take. Some BMCs hold a PATCH open for more than a minute (HARDWARE facts, row 20);
-/// after two minutes nothing more is to be expected, and the read-back tells what became of it.
-const ORDER: Duration = Duration::from_secs(120);
 
 /// The facts that a step is, if it changes only what we know.
 pub fn facts_of(step: &Step, fleet: &Fleet) -> Option<Vec<Fact>> {
@@ -91,8 +84,12 @@ impl Actors {
     /// Executes what a plan allows. True when facts were written, so that the next turn should follow at once.
     ///
     /// The plan was made on the journal up to record `since`. For a machine of which something newer is known (its agent may just
-    /// have been allowed to write) nothing is done; the next turn decides anew.
-    pub(super) async fn start(&mut self, plan: &Plan, since: u64, fleet: &Fleet) -> Result<bool, crate::ports::JournalError> {
+    /// have been allowed to write) nothing is done; the next turn decides anew. While the journal can't be written, nothing is tried.
+    pub(super) async fn start(&mut self, plan: &Plan, since: u64, fleet: &Fleet) -> Result<bool, JournalError> {
+        if self.live.ledger.trouble().is_some() {
+            return Ok(false);
+        }
+        let decided = Decided { commit: plan.commit.id, since };
         let mut facts = Vec::new();
         let mut orders = Vec::new();
         for machine in plan.machines.values() {
@@ -106,11 +103,11 @@ impl Actors {
             let known: Vec<Fact> = machine.steps.iter().map_while(|step| facts_of(step, fleet)).flatten().collect();
             if known.is_empty() { orders.push(machine) } else { facts.extend(known) }
         }
-        let wrote = self.live.ledger.append_decided(self.ports.clock.now(), plan.commit.id, since, facts).await?;
+        let wrote = self.live.ledger.append_decided(self.ports.clock.now(), decided, facts).await?;
         self.told.extend(wrote.iter().map(|record| record.fact.machine().clone()));
         for machine in orders {
             if let Some(step) = machine.steps.first() {
-                self.spawn(machine, step, Decided { commit: plan.commit.id, since }, fleet);
+                self.spawn(machine, step, decided, fleet);
             }
         }
         Ok(!wrote.is_empty())
@@ -157,21 +154,13 @@ impl Actors {
     }
 }
 
-/// What a step was decided on.
-#[derive(Clone, Copy)]
-struct Decided {
-    commit: CommitId,
-    /// Number of the last record that was known.
-    since: u64,
-}
-
 /// Journals the intention, gives the order, journals the outcome.
-async fn execute(live: &Live, ports: &Ports, Decided { commit, since }: Decided, target: &BmcTarget, step: Step) {
+async fn execute(live: &Live, ports: &Ports, decided: Decided, target: &BmcTarget, step: Step) {
     let machine = step.machine.clone();
-    let intended = live.ledger.append_decided(ports.clock.now(), commit, since, vec![Fact::Intended { step: step.clone() }]).await;
+    let intended = live.ledger.append_decided(ports.clock.now(), decided, vec![Fact::Intended { step: step.clone() }]).await;
     let intention = match intended.map(|records| records.last().map(|record| record.seq)) {
         Ok(Some(seq)) => seq,
-        // Something newer is known of the machine.
+        // Something newer is known of the machine, or another commit is in force.
         Ok(None) => return,
         Err(error) => {
             // What can't be written down is not done.
@@ -180,11 +169,12 @@ async fn execute(live: &Live, ports: &Ports, Decided { commit, since }: Decided,
         }
     };
     tracing::info!(%machine, step = %step.action, reason = %step.reason, "step");
-    let outcome = match tokio::time::timeout(ORDER, order(ports, target, &step)).await {
+    let limit = live.order_limit;
+    let outcome = match tokio::time::timeout(limit, order(ports, target, &step)).await {
         Ok(Ok(())) => Outcome::Done,
         Ok(Err(error)) => outcome_of(&error),
         Err(_) => {
-            Outcome::Failed { why: format!("{} did not answer within {} s", target.address, ORDER.as_secs()), class: RetryClass::Wait }
+            Outcome::Failed { why: format!("{} did not answer within {} s", target.address, limit.as_secs()), class: RetryClass::Wait }
         }
     };
     if outcome != Outcome::Done {
@@ -195,7 +185,7 @@ async fn execute(live: &Live, ports: &Ports, Decided { commit, since }: Decided,
     if let (true, Action::BootFromNetwork { .. }) = (done, &step.action) {
         facts.extend(boot_set(live, &machine));
     }
-    if let Err(error) = live.ledger.append(ports.clock.now(), commit, facts).await {
+    if let Err(error) = live.ledger.append(ports.clock.now(), decided.commit, facts).await {
         tracing::error!(%machine, error = &error as &dyn std::error::Error, "outcome can't be written to the journal");
     }
 }
@@ -245,11 +235,100 @@ fn hint_of(unknown: &Unknown) -> &'static str {
 mod tests {
     use std::collections::BTreeMap;
 
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::sync::Semaphore;
+
     use super::*;
     use crate::{
+        engine::testing::{self, AT, Full, Slow, attempt, began, claimed, id, name, until},
         manifest,
-        model::{Commit, FileEntry, FileKind, Files, History, Record, Timestamp},
+        model::{Commit, CommitId, FileEntry, FileKind, Files, History, Record, Timestamp},
+        ports::Journal,
     };
+
+    /// What a machine that was left off is told under `commit`.
+    fn switch_on(commit: u8) -> Plan {
+        let step = Step { machine: name(), action: Action::PowerOn, reason: Reason::PartOf { attempt: attempt() } };
+        let part = MachinePlan {
+            name: name(),
+            group: None,
+            source: String::new(),
+            drift: Vec::new(),
+            steps: vec![step],
+            held: Vec::new(),
+            waiting: None,
+            attempt: None,
+            desired: None,
+            installed: None,
+            ticket: None,
+            reimage: None,
+        };
+        let machines = [(name(), part)].into();
+        Plan { commit: testing::commit(commit), at: AT, machines, problems: Vec::new(), groups: Vec::new() }
+    }
+
+    async fn actors(journal: Arc<dyn Journal>, bmc: &Arc<Slow>, limit: Duration) -> Actors {
+        let ports = Ports { bmc: bmc.clone(), ..testing::ports() };
+        let live = Live::open(journal, ports.clock.clone(), limit).await.unwrap();
+        live.ledger.adopt(id(1), Vec::new()).await.unwrap();
+        Actors::new(live, ports, 1)
+    }
+
+    #[tokio::test]
+    async fn a_step_of_a_commit_that_is_superseded_does_not_reach_the_bmc() {
+        let bmc = Arc::new(Slow::default());
+        let mut actors = actors(Full::new(), &bmc, testing::LIMIT).await;
+        let (plan, fleet) = (switch_on(1), testing::fleet(1));
+        actors.start(&plan, 0, &fleet).await.unwrap();
+        // The step's task did not run yet.
+        actors.live.ledger.adopt(id(2), Vec::new()).await.unwrap();
+        until(|| !actors.is_busy(&name())).await;
+        assert_eq!(*bmc.orders.lock().unwrap(), []);
+        assert_eq!(actors.live.ledger.with(|history| history.seq), 0, "nothing was intended");
+
+        actors.start(&switch_on(2), 0, &fleet).await.unwrap();
+        until(|| !actors.is_busy(&name())).await;
+        assert_eq!(*bmc.orders.lock().unwrap(), [PowerCommand::On]);
+    }
+
+    /// Each end of a task wakes the engine: without a pause it would turn and try for ever.
+    #[tokio::test]
+    async fn while_the_journal_cannot_be_written_nothing_is_tried() {
+        let (journal, bmc) = (Full::new(), Arc::new(Slow::default()));
+        let mut actors = actors(journal.clone(), &bmc, testing::LIMIT).await;
+        journal.refuses.store(true, Ordering::SeqCst);
+        let tries = |counted: &AtomicUsize| counted.load(Ordering::SeqCst);
+        let before = tries(&journal.tries);
+        for _ in 0..20 {
+            actors.live.ledger.try_again().await;
+            actors.start(&switch_on(1), 0, &testing::fleet(1)).await.unwrap();
+            until(|| !actors.is_busy(&name())).await;
+        }
+        assert_eq!(tries(&journal.tries), before + 1);
+        assert_eq!(*bmc.orders.lock().unwrap(), []);
+
+        journal.refuses.store(false, Ordering::SeqCst);
+        actors.live.ledger.put("any", "other write shows that it works again").await.unwrap();
+        actors.start(&switch_on(1), 0, &testing::fleet(1)).await.unwrap();
+        until(|| !actors.is_busy(&name())).await;
+        assert_eq!(*bmc.orders.lock().unwrap(), [PowerCommand::On]);
+    }
+
+    #[tokio::test]
+    async fn an_order_without_an_answer_ends_at_the_limit_and_its_effect_is_unsure() {
+        let bmc = Arc::new(Slow { answers: Some(Semaphore::new(0)), ..Slow::default() });
+        let mut actors = actors(Full::new(), &bmc, Duration::from_millis(5)).await;
+        actors.live.ledger.append(AT, id(1), vec![claimed(), began()]).await.unwrap();
+        actors.start(&switch_on(1), 2, &testing::fleet(1)).await.unwrap();
+        until(|| !actors.is_busy(&name())).await;
+        actors.live.ledger.with(|history| {
+            let machine = &history.machines[&name()];
+            let (_, _, outcome) = machine.last.as_ref().unwrap();
+            assert!(matches!(outcome, Outcome::Failed { class: RetryClass::Wait, .. }), "{outcome:?}");
+            assert_eq!(machine.unsure_power().count(), 1);
+        });
+    }
 
     fn fleet(machine: &str) -> Fleet {
         let text = format!(

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -10,7 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{Ledger, observe::Observations};
 use crate::{
-    model::{AttemptId, Evidence, Fact, History, MachineName, Plan, Progress, Status, Timestamp},
+    model::{Action, AttemptId, Evidence, Fact, History, MachineHistory, MachineName, Plan, Progress, SignedDuration, Status, Timestamp},
     ports::{Clock, Journal, JournalError, Witness, WitnessError},
 };
 
@@ -29,6 +30,8 @@ pub struct Live {
     pub ledger: Ledger,
     /// What was last seen of each machine.
     pub seen: Observations,
+    /// Longest that one order to one BMC may take.
+    pub(super) order_limit: Duration,
     pub(super) wake: Notify,
     pub(super) view: watch::Sender<Option<View>>,
     progress: Mutex<BTreeMap<AttemptId, (Timestamp, Progress)>>,
@@ -36,14 +39,16 @@ pub struct Live {
 }
 
 impl Live {
-    /// Reads the journal.
+    /// Reads the journal. An order to a BMC is given up after `order_limit`, which should not be shorter than the BMC client's own limit:
+    /// that one can say more about why.
     ///
     /// # Errors
     /// [`JournalError`].
-    pub async fn open(journal: Arc<dyn Journal>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, JournalError> {
+    pub async fn open(journal: Arc<dyn Journal>, clock: Arc<dyn Clock>, order_limit: Duration) -> Result<Arc<Self>, JournalError> {
         Ok(Arc::new(Self {
             ledger: Ledger::open(journal).await?,
             seen: Observations::default(),
+            order_limit,
             wake: Notify::new(),
             view: watch::Sender::new(None),
             progress: Mutex::default(),
@@ -89,8 +94,22 @@ impl From<JournalError> for WitnessError {
     }
 }
 
+/// Whether an order to switch a machine off may still come into effect. One whose end nobody recorded, because the controller was stopped
+/// before it, counts for as long as any order takes.
+fn is_switching_off(machine: &MachineHistory, now: Timestamp, order_limit: Duration) -> bool {
+    let limit = SignedDuration::try_from(order_limit).unwrap_or(SignedDuration::MAX);
+    let mut orders = machine.unsure_power();
+    orders.any(|(at, step)| matches!(step.action, Action::PowerOff { .. }) && now.duration_since(at) < limit)
+}
+
 /// Whether `evidence` is to be written down for `attempt`: `Ok(false)` when the same was written before.
-fn is_new(history: &History, attempt: &AttemptId, evidence: &Evidence) -> Result<bool, WitnessError> {
+fn is_new(
+    history: &History,
+    attempt: &AttemptId,
+    evidence: &Evidence,
+    now: Timestamp,
+    order_limit: Duration,
+) -> Result<bool, WitnessError> {
     let not_open = || WitnessError::NotOpen { attempt: attempt.clone() };
     let machine = history.machines.get(&attempt.machine).ok_or_else(not_open)?;
     let open = machine.open_attempt().filter(|open| open.id.number == attempt.number).ok_or_else(not_open)?;
@@ -106,7 +125,14 @@ fn is_new(history: &History, attempt: &AttemptId, evidence: &Evidence) -> Result
         }
     }
     // After a failure was reported nothing may begin to write under this attempt.
-    if open.reported.is_some() { Err(not_open()) } else { Ok(true) }
+    if open.reported.is_some() {
+        return Err(not_open());
+    }
+    // An order that is with a BMC can't be called back, and must not end in the middle of a write.
+    if matches!(evidence, Evidence::Writing { .. }) && is_switching_off(machine, now, order_limit) {
+        return Err(WitnessError::SwitchingOff { attempt: attempt.clone() });
+    }
+    Ok(true)
 }
 
 #[async_trait]
@@ -114,16 +140,15 @@ impl Witness for Live {
     async fn saw(&self, attempt: &AttemptId, evidence: Evidence) -> Result<(), WitnessError> {
         let rung = evidence.rung();
         let now = self.clock.now();
-        let written = self
-            .ledger
-            .decide::<WitnessError>(now, |history| {
-                if !is_new(history, attempt, &evidence)? {
-                    return Ok(None);
-                }
-                let commit = commit_of(history, attempt)?;
-                Ok(Some((commit, Fact::Saw { attempt: attempt.clone(), evidence })))
-            })
-            .await?;
+        let (about, order_limit) = (attempt.clone(), self.order_limit);
+        let decide = move |history: &History| {
+            if !is_new(history, &about, &evidence, now, order_limit)? {
+                return Ok(None);
+            }
+            let commit = commit_of(history, &about)?;
+            Ok::<_, WitnessError>(Some((commit, Fact::Saw { attempt: about, evidence })))
+        };
+        let written = self.ledger.decide(now, &attempt.machine, decide).await?;
         if written {
             tracing::info!(%attempt, %rung, "evidence");
             self.wake.notify_one();
@@ -133,21 +158,17 @@ impl Witness for Live {
 
     async fn failed(&self, attempt: &AttemptId, wrote: bool, code: &str, why: &str) -> Result<(), WitnessError> {
         let now = self.clock.now();
-        let written = self
-            .ledger
-            .decide::<WitnessError>(now, |history| {
-                let commit = commit_of(history, attempt)?;
-                let open = history.machines.get(&attempt.machine).and_then(|machine| machine.open_attempt());
-                if open.is_none_or(|open| open.id.number != attempt.number) {
-                    return Err(WitnessError::NotOpen { attempt: attempt.clone() });
-                }
-                if open.is_some_and(|open| open.reported.is_some()) {
-                    return Ok(None);
-                }
-                let fact = Fact::Reported { attempt: attempt.clone(), wrote, code: code.to_owned(), why: why.to_owned() };
-                Ok(Some((commit, fact)))
-            })
-            .await?;
+        let (about, reported, reason) = (attempt.clone(), code.to_owned(), why.to_owned());
+        let decide = move |history: &History| {
+            let commit = commit_of(history, &about)?;
+            let open = history.machines.get(&about.machine).and_then(|machine| machine.open_attempt());
+            let Some(open) = open.filter(|open| open.id.number == about.number) else {
+                return Err(WitnessError::NotOpen { attempt: about });
+            };
+            let new = open.reported.is_none();
+            Ok(new.then(|| (commit, Fact::Reported { attempt: about, wrote, code: reported, why: reason })))
+        };
+        let written = self.ledger.decide(now, &attempt.machine, decide).await?;
         if written {
             tracing::warn!(%attempt, wrote, code, why, "install failed");
             self.wake.notify_one();
@@ -172,4 +193,58 @@ fn commit_of(history: &History, attempt: &AttemptId) -> Result<crate::model::Com
         .and_then(|machine| machine.attempts.iter().find(|known| known.id.number == attempt.number))
         .map(|known| known.commit)
         .ok_or_else(|| WitnessError::NotOpen { attempt: attempt.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::testing::{self, AT, LIMIT, Stands, attempt, began, claimed, id, name, saw},
+        journal::SqliteJournal,
+        model::{CommitId, ObservedDisk, Outcome, Reason, RetryClass, Step},
+    };
+
+    const COMMIT: CommitId = CommitId([1; 20]);
+
+    fn writing() -> Evidence {
+        Evidence::Writing { boot_id: "8d1b".to_owned(), disk: ObservedDisk::default() }
+    }
+
+    fn step(action: Action) -> Fact {
+        Fact::Intended { step: Step { machine: name(), action, reason: Reason::PartOf { attempt: attempt() } } }
+    }
+
+    async fn with(facts: Vec<Fact>) -> Arc<Live> {
+        let live = testing::empty().await;
+        live.ledger.append(AT, id(1), [vec![claimed(), began(), saw(Evidence::TicketArmed)], facts].concat()).await.unwrap();
+        live
+    }
+
+    #[tokio::test]
+    async fn no_leave_to_write_while_an_order_to_switch_off_is_with_the_bmc() {
+        for action in [Action::PowerOff { force: false }, Action::PowerOff { force: true }] {
+            let live = with(vec![step(action)]).await;
+            let refused = live.saw(&attempt(), writing()).await;
+            assert!(matches!(refused, Err(WitnessError::SwitchingOff { .. })), "{refused:?}");
+            // Anything else is taken, and so is this once the order was refused.
+            live.saw(&attempt(), Evidence::DhcpSeen).await.unwrap();
+            let outcome = Outcome::Failed { why: "409".to_owned(), class: RetryClass::Failed };
+            live.ledger.append(AT, COMMIT, vec![Fact::Ended { machine: name(), intention: 4, outcome }]).await.unwrap();
+            live.saw(&attempt(), writing()).await.unwrap();
+        }
+        with(vec![step(Action::PowerOn)]).await.saw(&attempt(), writing()).await.unwrap();
+    }
+
+    /// The controller was killed after it gave the order, and the next one gave another since.
+    #[tokio::test]
+    async fn an_order_whose_end_is_not_known_counts_for_as_long_as_one_may_take() {
+        let journal = Arc::new(SqliteJournal::in_memory().unwrap());
+        let clock = Arc::new(Stands::default());
+        let live = Live::open(journal, clock.clone(), LIMIT).await.unwrap();
+        let off = || step(Action::PowerOff { force: false });
+        live.ledger.append(AT, COMMIT, vec![claimed(), began(), off(), step(Action::PowerOn)]).await.unwrap();
+        assert!(matches!(live.saw(&attempt(), writing()).await, Err(WitnessError::SwitchingOff { .. })));
+        *clock.0.lock().unwrap() = AT + LIMIT;
+        live.saw(&attempt(), writing()).await.unwrap();
+    }
 }

@@ -11,12 +11,15 @@ mod live;
 pub mod note;
 mod noter;
 mod observe;
+mod origin;
 pub mod report;
 mod source;
 mod table;
+#[cfg(test)]
+mod testing;
 mod turn;
 
-pub use ledger::Ledger;
+pub use ledger::{Decided, Ledger, Owed};
 pub use live::{Live, View};
 pub use turn::Engine;
 

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use crate::model::{Commit, CommitId, MachineName, MachineStatus, Problem, SiteName, State, Status, Timestamp};
+use crate::model::{CommitId, MachineName, MachineStatus, Problem, SiteName, State, Status, Timestamp};
 
 /// Most bytes of a note. Forges and `git log` show a note whole; 64 KiB holds 10,000 machines' exceptions in practice.
 pub const MOST: usize = 64 * 1024;
@@ -32,14 +32,29 @@ pub fn of_status(status: &Status) -> String {
     })
 }
 
+/// How it stood under a commit that is not in force any more.
+#[derive(Debug, Clone, Copy)]
+pub enum Last<'a> {
+    /// It never was in force.
+    Never,
+    /// So.
+    Known(&'a Status),
+    /// The controller was stopped before it could say.
+    Unknown,
+}
+
 /// The last word on a commit that is not in force any more, with how it stood then; or that never was.
-pub fn superseded(site: &SiteName, by: &Commit, last: Option<&Status>, at: Timestamp) -> String {
-    let by_id = by.id;
+pub fn superseded(site: &SiteName, by_id: CommitId, last: Last<'_>, at: Timestamp) -> String {
     let headline = fit(&format!("{site}: superseded by {} at {}", by_id.short(), minute(at)));
     let trailers = format!("\nRackwright-Site: {site}\nRackwright-State: Superseded\nRackwright-Superseded-By: {by_id}\n");
-    let Some(status) = last else {
+    let without = |what: &str| {
         let line = json!({"version": 1, "site": site, "at": at, "state": "Superseded", "supersededBy": by_id});
-        return format!("{headline}\n\nIt was never in force here.\n{trailers}\n{line}\n");
+        format!("{headline}\n\n{what}\n{trailers}\n{line}\n")
+    };
+    let status = match last {
+        Last::Known(status) => status,
+        Last::Never => return without("It was never in force here."),
+        Last::Unknown => return without("It was in force here; the controller stopped before it told how it stood."),
     };
     let (ready, total) = (status.ready, status.total);
     fitting(status, |most| {
@@ -133,6 +148,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::model::Commit;
 
     fn machine(state: State, message: &str) -> MachineStatus {
         MachineStatus {
@@ -203,11 +219,11 @@ Rackwright-Stalled: 1
     fn a_superseded_commit_keeps_what_was_wrong_under_it() {
         let machines = [("web-3", machine(State::Stalled, "quarantined: web-3#1 failed"))];
         let last = status(machines.into_iter().map(|(name, machine)| (name.parse().unwrap(), machine)).collect());
-        let by = Commit { id: CommitId([9; 20]), ..last.commit.clone() };
-        let text = superseded(&last.site, &by, Some(&last), Timestamp::UNIX_EPOCH);
+        let by = CommitId([9; 20]);
+        let text = superseded(&last.site, by, Last::Known(&last), Timestamp::UNIX_EPOCH);
         assert!(text.contains("Stalled     web-3: quarantined: web-3#1 failed\n"), "{text}");
-        assert!(text.contains(&format!("Rackwright-Superseded-By: {}\n", by.id)), "{text}");
-        let never = superseded(&last.site, &by, None, Timestamp::UNIX_EPOCH);
+        assert!(text.contains(&format!("Rackwright-Superseded-By: {by}\n")), "{text}");
+        let never = superseded(&last.site, by, Last::Never, Timestamp::UNIX_EPOCH);
         assert!(never.contains("It was never in force here."), "{never}");
     }
 

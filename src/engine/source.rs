@@ -1,18 +1,15 @@
 //! Which commit is in force: the newest one that can be had and has no errors; else the last good one, and why.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::{sync::watch, task::JoinHandle};
 
-use super::{Live, Ports};
+use super::{Live, Owed, Ports};
 use crate::{
     manifest::{self, Loaded},
-    model::{Attempt, Commit, CommitId, Fleet, History, Machine, MachineName, Problem, Snapshot},
+    model::{Attempt, AttemptId, Commit, CommitId, Fleet, History, Machine, MachineName, Problem, Rung, Snapshot},
     ports::{Secrets, Source},
 };
-
-/// The key under which the journal keeps the id of the commit in force.
-const IN_FORCE: &str = "commit-in-force";
 
 /// The commit that the controller follows.
 #[derive(Clone)]
@@ -54,9 +51,14 @@ pub enum Change {
 /// Follows the repository in the background.
 pub struct Follower {
     live: Arc<Live>,
+    source: Arc<dyn Source>,
     secrets: Arc<dyn Secrets>,
+    /// Whether superseded commits are owed a last note.
+    owes_notes: bool,
     cache: manifest::Cache,
     in_force: Option<InForce>,
+    /// Attempts whose order can't be had, with the commit that holds it.
+    unordered: BTreeMap<AttemptId, CommitId>,
     judged: Option<CommitId>,
     rejected: Vec<Problem>,
     candidate: watch::Receiver<Option<Snapshot>>,
@@ -71,15 +73,18 @@ impl Follower {
         let (candidates, candidate) = watch::channel(None);
         let (troubles, trouble) = watch::channel(None);
         let (source, waker) = (ports.source.clone(), live.clone());
-        let kept = kept(&live).await;
+        let kept = live.ledger.in_force();
         let last = last_good(kept, source.as_ref()).await;
         // Even if our clone was lost: what does not descend from the commit that was in force is a rewritten history.
         let (asked_from, from) = watch::channel((kept, false));
         let mut follower = Self {
             live,
+            source: source.clone(),
             secrets: ports.secrets.clone(),
+            owes_notes: ports.notes.is_some(),
             cache: manifest::Cache::default(),
             in_force: None,
+            unordered: BTreeMap::new(),
             judged: None,
             rejected: Vec::new(),
             candidate,
@@ -89,9 +94,6 @@ impl Follower {
         };
         if let Some(snapshot) = last {
             follower.judge(&snapshot).await;
-        }
-        if let Some(force) = &mut follower.in_force {
-            force.former = of_open_attempts(&follower.live, source.as_ref(), force.commit.id).await.map(Arc::new);
         }
         follower.task = tokio::spawn(async move { follow(source.as_ref(), from, candidates, troubles, &waker).await });
         follower
@@ -109,7 +111,7 @@ impl Follower {
 
     /// Why the newest commit is not in force, or can't be had.
     pub fn trouble(&self) -> Option<String> {
-        if let Some(trouble) = self.trouble.borrow().clone() {
+        if let Some(trouble) = self.trouble.borrow().clone().or_else(|| self.unordered()) {
             return Some(trouble);
         }
         let newest = self.judged?;
@@ -119,13 +121,36 @@ impl Follower {
         Some(format!("commit {} is not in force, it has {problems}: {file}:{line}: {message}", newest.short()))
     }
 
-    /// Looks at what was fetched.
+    /// Looks at what was fetched. While the journal can't be written, nothing can come into force.
     pub async fn take(&mut self) -> Change {
-        let Some(snapshot) = self.candidate.borrow_and_update().clone() else { return Change::None };
-        if self.judged == Some(snapshot.commit.id) {
+        if self.live.ledger.trouble().is_some() {
             return Change::None;
         }
-        self.judge(&snapshot).await
+        let fetched = self.candidate.has_changed().unwrap_or(false);
+        let Some(snapshot) = self.candidate.borrow_and_update().clone() else { return Change::None };
+        if self.judged != Some(snapshot.commit.id) {
+            return self.judge(&snapshot).await;
+        }
+        if fetched && !self.unordered.is_empty() {
+            self.find_orders().await;
+        }
+        Change::None
+    }
+
+    /// What is said of installs that can't be finished because nobody knows any more what they write.
+    fn unordered(&self) -> Option<String> {
+        let stuck = |(attempt, _): &(&AttemptId, &CommitId)| {
+            self.live.ledger.with(|history| {
+                let open = history.machines.get(&attempt.machine).and_then(|machine| machine.open_attempt());
+                open.is_some_and(|open| open.id == **attempt && open.wrote() && open.reached(Rung::Written).is_none())
+            })
+        };
+        let (attempt, commit) = self.unordered.iter().find(stuck)?;
+        let short = commit.short();
+        Some(format!(
+            "{attempt} writes what commit {short} says, which is not in the repository any more: push a branch that descends from {short}, or \
+             wait until the agent is given up and the machine is installed anew"
+        ))
     }
 
     async fn judge(&mut self, snapshot: &Snapshot) -> Change {
@@ -142,7 +167,8 @@ impl Follower {
             self.rejected.clone_from(&problems);
             return Change::Rejected(Rejected { commit, problems });
         }
-        if let Err(error) = self.live.ledger.put(IN_FORCE, &commit.id.to_string()).await {
+        let before = self.in_force.as_ref().map(|before| before.commit.id).or(self.live.ledger.in_force()).filter(|id| *id != commit.id);
+        if let Err(error) = self.live.ledger.adopt(commit.id, self.owed(before, snapshot)).await {
             // Not in force before it is durable: a crash must not fall back behind what was acted on.
             tracing::error!(error = &error as &dyn std::error::Error, "journal can't be written; the commit is not taken yet");
             self.judged = None;
@@ -153,8 +179,37 @@ impl Follower {
         self.secrets.follow(&fleet.secrets);
         self.asked_from.send_replace((Some(commit.id), fleet.settings.allow_force_push));
         let former = self.in_force.as_ref().map(|before| self.live.ledger.with(|history| former(before, history)));
-        let before = self.in_force.replace(InForce { commit, fleet: Arc::new(fleet), warnings: problems, former });
-        Change::Adopted { before: before.map(|before| before.commit.id), skipped: snapshot.skipped.clone() }
+        self.in_force = Some(InForce { commit, fleet: Arc::new(fleet), warnings: problems, former });
+        self.find_orders().await;
+        Change::Adopted { before, skipped: snapshot.skipped.clone() }
+    }
+
+    /// The commits that are owed a last note once `snapshot` is in force.
+    fn owed(&self, before: Option<CommitId>, snapshot: &Snapshot) -> Vec<Owed> {
+        let by = snapshot.commit.id;
+        let skipped = snapshot.skipped.iter().filter(|commit| Some(**commit) != before);
+        let skipped = skipped.map(|commit| Owed { commit: *commit, by, was_in_force: false });
+        let before = before.map(|commit| Owed { commit, by, was_in_force: true });
+        if self.owes_notes { skipped.chain(before).collect() } else { Vec::new() }
+    }
+
+    /// Looks up in the repository what machines that are being installed under another commit were told to write, where it is not at hand.
+    async fn find_orders(&mut self) {
+        let Some(force) = &mut self.in_force else { return };
+        let fleets = [Some(&force.fleet), force.former.as_ref()];
+        let missing = self.live.ledger.with(|history| {
+            let open = history.machines.iter().filter_map(|(name, machine)| Some((name, machine.open_attempt()?)));
+            let missing = open.filter(|(name, attempt)| {
+                let mut told = fleets.iter().flatten().filter_map(|fleet| fleet.machines.get(*name));
+                attempt.commit != force.commit.id && !told.any(|machine| is_installed_by(machine, attempt))
+            });
+            missing.map(|(name, attempt)| (name.clone(), attempt.clone())).collect()
+        });
+        let (orders, unordered) = orders(self.source.as_ref(), missing).await;
+        self.unordered = unordered;
+        if !orders.machines.is_empty() {
+            Arc::make_mut(force.former.get_or_insert_default()).machines.extend(orders.machines);
+        }
     }
 }
 
@@ -176,40 +231,35 @@ fn former(before: &InForce, history: &History) -> Arc<Fleet> {
     fleet
 }
 
-/// After a restart: what machines that are being installed under another commit than `in_force` were told to write.
-async fn of_open_attempts(live: &Live, source: &dyn Source, in_force: CommitId) -> Option<Fleet> {
-    let open: Vec<(MachineName, Attempt)> = live.ledger.with(|history| {
-        let open = history.machines.iter().filter_map(|(name, machine)| Some((name.clone(), machine.open_attempt()?.clone())));
-        open.filter(|(_, attempt)| attempt.commit != in_force).collect()
-    });
-    let commits: BTreeSet<CommitId> = open.iter().map(|(_, attempt)| attempt.commit).collect();
-    let mut fleet = Fleet::default();
-    for commit in commits {
-        let snapshot = match source.at(commit).await {
-            Ok(snapshot) => snapshot,
+/// What these machines were told to write under the commits of their attempts, and the attempts of which that can't be had.
+async fn orders(source: &dyn Source, missing: Vec<(MachineName, Attempt)>) -> (Fleet, BTreeMap<AttemptId, CommitId>) {
+    let (mut fleet, mut unordered) = (Fleet::default(), BTreeMap::new());
+    let mut of_commit: BTreeMap<CommitId, Vec<(MachineName, Attempt)>> = BTreeMap::new();
+    for (name, attempt) in missing {
+        of_commit.entry(attempt.commit).or_default().push((name, attempt));
+    }
+    for (commit, attempts) in of_commit {
+        let told = match source.at(commit).await {
+            Ok(snapshot) => manifest::load(&snapshot.files, &mut manifest::Cache::default()).fleet,
             Err(error) => {
-                tracing::warn!(%commit, error = &error as &dyn std::error::Error, "installs that began under this commit can't be finished");
-                continue;
+                tracing::warn!(%commit, error = &error as &dyn std::error::Error, "installs that began under this commit can't be finished yet");
+                Fleet::default()
             }
         };
-        let told = manifest::load(&snapshot.files, &mut manifest::Cache::default()).fleet;
-        for (name, attempt) in open.iter().filter(|(_, attempt)| attempt.commit == commit) {
-            let machine = told.machines.get(name).filter(|machine| is_installed_by(machine, attempt));
-            fleet.machines.extend(machine.map(|machine| (name.clone(), machine.clone())));
+        for (name, attempt) in attempts {
+            match told.machines.get(&name).filter(|machine| is_installed_by(machine, &attempt)) {
+                Some(machine) => drop(fleet.machines.insert(name, machine.clone())),
+                None => drop(unordered.insert(attempt.id, commit)),
+            }
         }
     }
-    (!fleet.machines.is_empty()).then_some(fleet)
+    (fleet, unordered)
 }
 
 impl Drop for Follower {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-/// The id of the commit that the journal says was in force.
-async fn kept(live: &Live) -> Option<CommitId> {
-    live.ledger.journal().get(IN_FORCE).await.ok()??.parse().ok()
 }
 
 async fn last_good(kept: Option<CommitId>, source: &dyn Source) -> Option<Snapshot> {
@@ -272,88 +322,44 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use async_trait::async_trait;
-
     use super::*;
     use crate::{
-        journal::SqliteJournal,
-        model::{AttemptId, Fact, FileEntry, FileKind, Files, Timestamp},
-        ports::{Clock, SourceError},
+        engine::testing::{self, AT, Commits, began, claimed, commit, fleet, id, name, saw},
+        model::{Evidence, ObservedDisk},
     };
 
-    const DIGEST: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
-
-    fn files(rebuild: u64) -> Files {
-        let machine = format!(
-            "apiVersion: rackwright.dev/v1alpha1\nkind: Machine\nmetadata: {{name: web-01}}\nspec:\n  image: a\n  rebuild: {rebuild}\n  \
-             identity: {{serial: s}}\n  bmc: {{address: \"https://10.0.0.1\", insecure: true}}\n"
-        );
-        let image = format!(
-            "apiVersion: rackwright.dev/v1alpha1\nkind: Image\nmetadata: {{name: a}}\nspec:\n  digest: sha256:{DIGEST}\n  \
-             format: raw\n  url: a.raw\n"
-        );
-        let entry = |text: String| FileEntry {
-            id: crate::model::Digest::of(text.as_bytes()).0[..20].try_into().unwrap(),
-            kind: FileKind::Regular,
-            bytes: text.into_bytes().into(),
-        };
-        [("machines/a.yaml".to_owned(), entry(machine)), ("images/a.yaml".to_owned(), entry(image))].into()
-    }
-
-    /// Commit `n` is the fleet with `rebuild: n`.
-    struct Commits;
-
-    #[async_trait]
-    impl Source for Commits {
-        async fn latest(&self, _: Option<CommitId>, _: bool) -> Result<Snapshot, SourceError> {
-            std::future::pending().await
-        }
-
-        async fn at(&self, id: CommitId) -> Result<Snapshot, SourceError> {
-            let commit = Commit { id, subject: String::new(), author: String::new(), time: Timestamp::UNIX_EPOCH };
-            Ok(Snapshot { commit, files: Arc::new(files(id.0[0].into())), skipped: Vec::new() })
-        }
-
-        async fn changed(&self) {
-            std::future::pending().await
-        }
-    }
-
-    struct Epoch;
-
-    impl Clock for Epoch {
-        fn now(&self) -> Timestamp {
-            Timestamp::UNIX_EPOCH
-        }
-    }
-
-    fn name() -> MachineName {
-        "web-01".parse().unwrap()
-    }
-
-    fn fleet(rebuild: u8) -> Arc<Fleet> {
-        let loaded = manifest::load(&files(rebuild.into()), &mut manifest::Cache::default());
-        assert!(loaded.is_usable(), "{:?}", loaded.problems);
-        Arc::new(loaded.fleet)
-    }
-
-    /// An attempt under commit 1.
-    async fn writing() -> Arc<Live> {
-        let live = Live::open(Arc::new(SqliteJournal::in_memory().unwrap()), Arc::new(Epoch)).await.unwrap();
-        let attempt = AttemptId { machine: name(), number: 1 };
-        let claimed = Fact::Claimed { machine: name(), installed: None, hardware: vec!["serial:s".to_owned()] };
-        let began = Fact::Began { attempt, generation: fleet(1).machines[&name()].generation().unwrap() };
-        live.ledger.append(Timestamp::UNIX_EPOCH, CommitId([1; 20]), vec![claimed, began]).await.unwrap();
+    /// An attempt that writes under commit 1, while `in_force` is what the journal says.
+    async fn writing(in_force: u8) -> Arc<Live> {
+        let live = testing::empty().await;
+        let writing = Evidence::Writing { boot_id: "8d1b".to_owned(), disk: ObservedDisk::default() };
+        live.ledger.append(AT, id(1), vec![claimed(), began(), saw(writing)]).await.unwrap();
+        live.ledger.adopt(id(in_force), Vec::new()).await.unwrap();
         live
+    }
+
+    async fn follower(live: &Arc<Live>, source: &Arc<Commits>) -> Follower {
+        let ports = Ports { source: source.clone(), notes: Some(Arc::new(testing::Kept::default())), ..testing::ports() };
+        Follower::start(live.clone(), &ports).await
+    }
+
+    /// Takes what is fetched, until something changes.
+    async fn adopted(follower: &mut Follower) -> Change {
+        loop {
+            match follower.take().await {
+                Change::None => tokio::time::sleep(std::time::Duration::from_millis(1)).await,
+                change => return change,
+            }
+        }
+    }
+
+    fn order(follower: &Follower) -> Option<Arc<Machine>> {
+        follower.in_force()?.former.as_ref()?.machines.get(&name()).cloned()
     }
 
     #[tokio::test]
     async fn two_commits_during_an_install_leave_its_order_at_hand() {
-        let live = writing().await;
-        let commit = Commit { id: CommitId([2; 20]), subject: String::new(), author: String::new(), time: Timestamp::UNIX_EPOCH };
-        let second = InForce { commit, fleet: fleet(2), warnings: Vec::new(), former: Some(fleet(1)) };
+        let live = writing(1).await;
+        let second = InForce { commit: commit(2), fleet: fleet(2), warnings: Vec::new(), former: Some(fleet(1)) };
         let kept = live.ledger.with(|history| former(&second, history));
         assert_eq!(kept.machines[&name()], fleet(1).machines[&name()]);
         let nothing_open = former(&second, &History { machines: BTreeMap::new(), ..History::default() });
@@ -362,9 +368,46 @@ mod tests {
 
     #[tokio::test]
     async fn a_restart_during_an_install_finds_its_order_again() {
-        let live = writing().await;
-        let found = of_open_attempts(&live, &Commits, CommitId([2; 20])).await.unwrap();
-        assert_eq!(found.machines[&name()], fleet(1).machines[&name()]);
-        assert_eq!(of_open_attempts(&live, &Commits, CommitId([1; 20])).await, None);
+        let source = Commits::new(None, &[]);
+        let follower_of_two = follower(&writing(2).await, &source).await;
+        assert_eq!(order(&follower_of_two).as_ref(), fleet(1).machines.get(&name()));
+        assert_eq!(follower_of_two.trouble(), None);
+        assert_eq!(order(&follower(&writing(1).await, &source).await), None, "it is in force");
+    }
+
+    #[tokio::test]
+    async fn a_clone_that_was_deleted_during_an_install_gives_its_order_once_it_is_fetched_again() {
+        let (live, source) = (writing(1).await, Commits::new(None, &[1]));
+        let mut follower = follower(&live, &source).await;
+        assert!(follower.in_force().is_none(), "nothing is in the clone");
+        source.restore(1);
+        source.newest.send_replace(Some(2));
+        let Change::Adopted { before, .. } = adopted(&mut follower).await else { panic!("commit 2 has no errors") };
+        assert_eq!(before, Some(id(1)), "by the journal");
+        assert_eq!(order(&follower).as_ref(), fleet(1).machines.get(&name()));
+    }
+
+    #[tokio::test]
+    async fn an_order_that_cannot_be_had_is_told_and_looked_for_after_each_fetch() {
+        let (live, source) = (writing(1).await, Commits::new(Some(2), &[1]));
+        let mut follower = follower(&live, &source).await;
+        adopted(&mut follower).await;
+        assert_eq!(order(&follower), None);
+        let trouble = follower.trouble().unwrap();
+        assert!(trouble.contains("web-01#1") && trouble.contains(&id(1).short()), "{trouble}");
+        source.restore(1);
+        while follower.trouble().is_some() {
+            follower.take().await;
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        assert_eq!(order(&follower).as_ref(), fleet(1).machines.get(&name()));
+    }
+
+    #[tokio::test]
+    async fn a_superseded_commit_is_owed_its_last_note_before_another_one_is_in_force() {
+        let (live, source) = (writing(1).await, Commits::new(Some(2), &[]));
+        let mut follower = follower(&live, &source).await;
+        adopted(&mut follower).await;
+        assert_eq!(live.ledger.owed(), [Owed { commit: id(1), by: id(2), was_in_force: true }]);
     }
 }

@@ -10,6 +10,7 @@ use super::{
     note,
     noter::Noter,
     observe::Observers,
+    origin::Origin,
     report::{self, Report},
     source::{Change, Follower, InForce},
     table,
@@ -40,6 +41,7 @@ pub struct Engine {
     follower: Follower,
     observers: Observers,
     actors: Actors,
+    origin: Origin,
     noter: Option<Noter>,
     started: Timestamp,
 }
@@ -47,14 +49,12 @@ pub struct Engine {
 impl Engine {
     /// Goes back to where the journal says things are. Nothing is done yet.
     pub async fn start(config: Config, live: Arc<Live>, ports: Ports) -> Self {
-        refuse_lost_journal(&live, &ports).await;
+        let origin = Origin::find(&live, &ports).await;
         let follower = Follower::start(live.clone(), &ports).await;
         let observers = Observers::new(live.clone(), ports.bmc.clone(), ports.clock.clone(), config.pace);
         let actors = Actors::new(live.clone(), ports.clone(), config.pace.bmc_concurrency);
-        let every = Duration::from_secs_f64(config.pace.notes_seconds.clamp(0.0, 3600.0));
-        let noter = ports.notes.clone().map(|notes| Noter::start(notes, every));
         let started = ports.clock.now();
-        Self { config, live, ports, follower, observers, actors, noter, started }
+        Self { config, live, ports, follower, observers, actors, origin, noter: None, started }
     }
 
     /// Turns until `stop`, then ends in order: no new step, orders on their way are waited for, notes are pushed, sessions closed.
@@ -93,6 +93,11 @@ impl Engine {
     async fn turn(&mut self) -> bool {
         let now = self.ports.clock.now();
         self.live.ledger.try_again().await;
+        let settled = self.origin.is_settled(&self.live).await;
+        if let (None, true, Some(notes)) = (&self.noter, settled, &self.ports.notes) {
+            let every = Duration::from_secs_f64(self.config.pace.notes_seconds.clamp(0.0, 3600.0));
+            self.noter = Some(Noter::start(self.config.site.clone(), self.live.clone(), notes.clone(), every, now));
+        }
         let change = self.follower.take().await;
         self.owe_notes(&change, now);
         let Some(force) = self.follower.in_force().cloned() else { return false };
@@ -199,8 +204,8 @@ impl Engine {
                 noter.send(rejected.commit.id, note::rejected(&self.config.site, &rejected.problems, in_force, now));
             }
             Change::Adopted { before, skipped } => {
-                if let (Some(force), Some(view)) = (self.follower.in_force(), self.live.view.borrow().clone()) {
-                    noter.superseded(*before, skipped, &force.commit, &view.status, now);
+                if let Some(force) = self.follower.in_force() {
+                    noter.superseded(*before, skipped, force.commit.id, now);
                 }
             }
         }
@@ -231,48 +236,6 @@ fn keep_lawful(plan: &mut Plan, violations: &[Violation]) {
         if matches!(violation.law, 6 | 9) {
             machine.ticket = None;
         }
-    }
-}
-
-/// The key under which the journal keeps whether it is the first of its site.
-const ORIGIN: &str = "journal-origin";
-
-/// A new journal beside notes of our own means that the journal before it was lost: nothing may be installed on claim then.
-/// The answer is kept, because the second start finds a journal that is not empty any more.
-async fn refuse_lost_journal(live: &Live, ports: &Ports) {
-    let Some(notes) = &ports.notes else { return };
-    match live.ledger.journal().get(ORIGIN).await {
-        Ok(Some(origin)) if origin == "first" => return,
-        Ok(Some(_)) => {
-            live.ledger.mark_lost();
-            return;
-        }
-        Ok(None) => {}
-        Err(error) => {
-            // What can't be read is not "nothing was written" (law 2).
-            tracing::error!(error = &error as &dyn std::error::Error, "the journal can't be read; nothing is installed on claim");
-            live.ledger.mark_lost();
-            return;
-        }
-    }
-    let origin = match notes.exist().await {
-        Ok(false) => "first",
-        Ok(true) => {
-            tracing::warn!("the journal is new, but notes of this site exist: nothing is installed on claim");
-            live.ledger.mark_lost();
-            "after-a-loss"
-        }
-        Err(error) => {
-            // Unknown never destroys: without an answer the careful reading holds until the next start.
-            let why = super::source::chain(&error);
-            tracing::warn!(why, "can't ask whether this site had a journal before; nothing is installed on claim until the next start");
-            live.ledger.mark_lost();
-            return;
-        }
-    };
-    if let Err(error) = live.ledger.put(ORIGIN, origin).await {
-        tracing::error!(error = &error as &dyn std::error::Error, "the journal can't be written");
-        live.ledger.mark_lost();
     }
 }
 

@@ -101,6 +101,20 @@ impl Notes for GitNotes {
         })
         .await
     }
+
+    async fn traces(&self) -> Result<bool, NotesError> {
+        self.blocking(|inner| {
+            for name in [inner.name.as_str(), refspec::IN_FORCE] {
+                match inner.repository.find_reference(name) {
+                    Ok(_) => return Ok(true),
+                    Err(error) if error.code() == ErrorCode::NotFound => {}
+                    Err(error) => return Err(GitError::here(&format!("read {name} in {}", inner.dir.display()), error)),
+                }
+            }
+            Ok(false)
+        })
+        .await
+    }
 }
 
 impl Inner {

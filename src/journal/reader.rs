@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 
 use crate::{
-    model::{Record, RetryClass},
+    model::{Fact, MachineName, Record, RetryClass},
     ports::JournalError,
 };
 
@@ -49,6 +49,16 @@ impl JournalReader {
         records_after(&self.connection, seq)
     }
 
+    /// Records about the machine that has this name, or had it last, under each of its names, oldest first.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn records_of(&self, machine: &MachineName) -> Result<Vec<Record>, JournalError> {
+        let mut records = trail(self.records_after(0)?, machine);
+        records.reverse();
+        Ok(records)
+    }
+
     /// A value by its key.
     ///
     /// # Errors
@@ -56,6 +66,23 @@ impl JournalReader {
     pub fn get(&self, key: &str) -> Result<Option<String>, JournalError> {
         get(&self.connection, key)
     }
+}
+
+/// Follows a machine back through its names, newest record first. A name that was given on to another machine is followed for one of
+/// them only: the one that had it last.
+fn trail(records: Vec<Record>, machine: &MachineName) -> Vec<Record> {
+    let (mut name, mut found) = (machine.clone(), Vec::new());
+    for record in records.into_iter().rev() {
+        match &record.fact {
+            Fact::Renamed { from, to } if *to == name => name = from.clone(),
+            Fact::Renamed { from, .. } if *from == name && found.is_empty() => {}
+            Fact::Renamed { from, .. } if *from == name => break,
+            fact if *fact.machine() == name => {}
+            _ => continue,
+        }
+        found.push(record);
+    }
+    found
 }
 
 pub(super) fn records_after(connection: &Connection, seq: u64) -> Result<Vec<Record>, JournalError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptEnd, AttemptId, CommitId, Evidence, Generation, MachineName, Outcome, Rung, Step, Timestamp};
+use super::{AttemptEnd, AttemptId, CommitId, Evidence, Generation, MachineName, Outcome, RetryClass, Rung, Step, Timestamp};
 
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,6 +150,11 @@ pub struct MachineHistory {
     pub last: Option<(Timestamp, Step, Outcome)>,
     /// When its power was last changed by us.
     pub power_changed: Option<Timestamp>,
+    /// The last step that changed its power, and when.
+    pub switched: Option<(Timestamp, Step)>,
+    /// Later steps that may have changed its power, the last of each kind, and when they were begun: their end was not recorded, or the
+    /// BMC did not answer in time.
+    pub unsure: Vec<(Timestamp, Step)>,
 }
 
 /// One attempt at an install.
@@ -202,6 +207,12 @@ impl MachineHistory {
     /// The attempt that has not ended.
     pub fn open_attempt(&self) -> Option<&Attempt> {
         self.attempts.last().filter(|attempt| attempt.end.is_none())
+    }
+
+    /// Steps that may have changed its power, or may yet, after the last that is known to have, newest first: when each was begun.
+    pub fn unsure_power(&self) -> impl Iterator<Item = (Timestamp, &Step)> {
+        let pending = self.pending.iter().filter(|(_, _, step)| step.action.changes_power()).map(|(_, at, step)| (*at, step));
+        pending.chain(self.unsure.iter().rev().map(|(at, step)| (*at, step)))
     }
 
     /// The number of the next attempt.
@@ -274,13 +285,15 @@ impl MachineHistory {
                 self.hardware.clone_from(hardware);
             }
             Fact::HardwareChanged { hardware, .. } => self.hardware.clone_from(hardware),
-            Fact::Intended { step } => self.pending = Some((seq, at, step.clone())),
+            Fact::Intended { step } => {
+                if let Some((_, at, forgotten)) = self.pending.replace((seq, at, step.clone())) {
+                    self.is_unsure(at, forgotten);
+                }
+            }
             Fact::Ended { intention, outcome, .. } => {
                 let ended = self.pending.take_if(|(pending, _, _)| pending == intention);
-                if let Some((_, _, step)) = ended {
-                    if *outcome == Outcome::Done && step.action.changes_power() {
-                        self.power_changed = Some(at);
-                    }
+                if let Some((_, begun, step)) = ended {
+                    self.ended(at, begun, &step, outcome);
                     self.last = Some((at, step, outcome.clone()));
                 }
             }
@@ -307,6 +320,27 @@ impl MachineHistory {
                 }
             }
             Fact::Released { .. } | Fact::Renamed { .. } => {}
+        }
+    }
+
+    fn ended(&mut self, at: Timestamp, begun: Timestamp, step: &Step, outcome: &Outcome) {
+        match outcome {
+            _ if !step.action.changes_power() => {}
+            Outcome::Done => {
+                self.power_changed = Some(at);
+                self.switched = Some((at, step.clone()));
+                self.unsure.clear();
+            }
+            // A BMC that did not answer in time may have heard.
+            Outcome::Failed { class: RetryClass::Wait, .. } => self.is_unsure(begun, step.clone()),
+            Outcome::Failed { .. } | Outcome::Blocked { .. } | Outcome::Waiting { .. } => {}
+        }
+    }
+
+    fn is_unsure(&mut self, begun: Timestamp, step: Step) {
+        if step.action.changes_power() {
+            self.unsure.retain(|(_, known)| known.action != step.action);
+            self.unsure.push((begun, step));
         }
     }
 

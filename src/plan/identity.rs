@@ -98,7 +98,7 @@ pub(super) fn power(
         Seen::Unknown(why) => return Err(why.clone()),
     };
     if now >= after(seen.at, deadlines.fresh) {
-        return Err(Unknown::TimedOut(format!("its last answer is from {}", seen.at)));
+        return Err(Unknown::TimedOut(format!("its last answer is from {:.0}", seen.at)));
     }
     if since.is_some_and(|since| seen.at <= since) {
         return Err(Unknown::NotAsked);

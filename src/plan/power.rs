@@ -2,8 +2,8 @@
 
 use super::{Case, Input, deadlines::after, identity, machine};
 use crate::model::{
-    Action, Attempt, Drift, DriftPolicy, Held, Machine, MachineHistory, MachinePlan, Observation, Outcome, PowerIntent, PowerState, Reason,
-    Rung, Seen, SignedDuration, Step, Timestamp, Unknown, Waiting,
+    Action, Attempt, Drift, DriftPolicy, Held, Machine, MachineHistory, MachinePlan, Observation, PowerIntent, PowerState, Reason, Rung,
+    Seen, SignedDuration, Step, Timestamp, Unknown, Waiting,
 };
 
 /// What a power state should be, when it is another. Transitional states are not drift; they pass.
@@ -74,8 +74,8 @@ fn settles_until(input: &Input<'_>, history: &MachineHistory, action: &Action, r
 /// system untouched on its disk, and it was not switched off and on since.
 pub(super) fn left_in_network_boot(history: &MachineHistory) -> bool {
     let Some((attempt, ended)) = unwritten(history) else { return false };
-    let back = history.power_changed.is_some_and(|changed| changed > ended) && !switched_off_since(history, ended);
-    history.installed.is_some() && attempt.evidence.iter().any(|(_, evidence)| evidence.rung() >= Rung::PowerSeen) && !back
+    let booted = attempt.evidence.iter().any(|(_, evidence)| evidence.rung() >= Rung::PowerSeen);
+    history.installed.is_some() && booted && !is_brought_back(history, ended)
 }
 
 /// A machine that an attempt left behind is switched off and on once, so that it serves again; the boot server sends it to its disk
@@ -84,10 +84,14 @@ fn return_to_disk(machine: &Machine, history: &MachineHistory, power: PowerState
     let (attempt, ended) = unwritten(history)?;
     let reason = Reason::PartOf { attempt: attempt.id.clone() };
     let off_for_it = history.power_changed.is_some_and(|changed| attempt.began <= changed && changed <= ended);
+    // What nobody knows the end of may have been what switched it off: it must not stay so.
+    let maybe_off = orders(history).any(|(at, step)| at >= attempt.began && is_way_off(step));
+    let off_since = history.switched.as_ref().is_some_and(|(at, step)| *at > ended && is_way_off(step));
     match power {
         PowerState::Off if machine.power == PowerIntent::Off => None,
-        PowerState::Off if off_for_it || switched_off_since(history, ended) => Some((Action::PowerOn, reason)),
-        PowerState::On if switched_off_since(history, ended) => Some((Action::PowerOff { force: true }, reason)),
+        PowerState::Off if off_for_it || maybe_off => Some((Action::PowerOn, reason)),
+        PowerState::On if is_brought_back(history, ended) => None,
+        PowerState::On if off_since => Some((Action::PowerOff { force: true }, reason)),
         PowerState::On if left_in_network_boot(history) => Some((Action::PowerOff { force: false }, reason)),
         PowerState::On | PowerState::Off | PowerState::PoweringOn | PowerState::PoweringOff | PowerState::Paused => None,
     }
@@ -99,12 +103,17 @@ fn unwritten(history: &MachineHistory) -> Option<(&Attempt, Timestamp)> {
     attempt.end.as_ref().map(|(ended, _)| (attempt, *ended))
 }
 
-/// Whether the last thing done since then was to bring the machine back: the first half of it.
-fn switched_off_since(history: &MachineHistory, ended: Timestamp) -> bool {
-    history.last.as_ref().is_some_and(|(at, step, outcome)| {
-        *at > ended
-            && *outcome == Outcome::Done
-            && matches!(step.action, Action::PowerOff { .. })
-            && matches!(step.reason, Reason::PartOf { .. })
-    })
+/// Our last orders to its power that came, or may have come, into effect, newest first. One that was refused changed nothing.
+fn orders(history: &MachineHistory) -> impl Iterator<Item = (Timestamp, &Step)> {
+    history.unsure_power().chain(history.switched.as_ref().map(|(at, step)| (*at, step)))
+}
+
+/// Whether a step is the first half of bringing a machine back, or of an attempt's beginning.
+fn is_way_off(step: &Step) -> bool {
+    matches!(step.action, Action::PowerOff { .. }) && matches!(step.reason, Reason::PartOf { .. })
+}
+
+/// Whether it was switched on again since then, or otherwise taken in hand.
+fn is_brought_back(history: &MachineHistory, ended: Timestamp) -> bool {
+    orders(history).next().is_some_and(|(at, step)| at > ended && !is_way_off(step))
 }

@@ -162,14 +162,15 @@ fn details(part: &MachinePlan) -> Vec<String> {
     }
     lines.extend(part.steps.iter().map(|step| format!("now    {}: {}", step.action, step.reason)));
     if let Some(Waiting { why, until }) = &part.waiting {
-        let until = until.map(|until| format!(", until {until}")).unwrap_or_default();
+        let until = until.map(|until| format!(", until {until:.0}")).unwrap_or_default();
         lines.push(format!("wait   {why}{until}"));
     }
     lines.extend(part.held.iter().map(|held| format!("held   {held}")));
     // The reason of a reinstall says already which generation is on the disk.
     let shown = part.drift.iter().filter(|drift| part.reimage.is_none() || drift.field != "spec.image");
     lines.extend(shown.map(|drift| {
-        format!("drift  {} is {}, declared {} ({}, {:#} ago)", drift.field, drift.observed, drift.desired, drift.source, drift.age)
+        let age = crate::model::SignedDuration::from_secs(drift.age.as_secs());
+        format!("drift  {} is {}, declared {} ({}, {age:#} ago)", drift.field, drift.observed, drift.desired, drift.source)
     }));
     lines
 }
