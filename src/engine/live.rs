@@ -11,7 +11,9 @@ use tokio::sync::{Notify, watch};
 
 use super::{Ledger, observe::Observations};
 use crate::{
-    model::{Action, AttemptId, Evidence, Fact, History, MachineHistory, MachineName, Plan, Progress, SignedDuration, Status, Timestamp},
+    model::{
+        Action, AttemptId, Evidence, Fact, History, MachineHistory, MachineName, Outcome, Plan, Progress, SignedDuration, Status, Timestamp,
+    },
     ports::{Clock, Journal, JournalError, Witness, WitnessError},
 };
 
@@ -31,7 +33,7 @@ pub struct Live {
     /// What was last seen of each machine.
     pub seen: Observations,
     /// Longest that one order to one BMC may take.
-    pub(super) order_limit: Duration,
+    pub order_limit: Duration,
     pub(super) wake: Notify,
     pub(super) view: watch::Sender<Option<View>>,
     progress: Mutex<BTreeMap<AttemptId, (Timestamp, Progress)>>,
@@ -98,8 +100,10 @@ impl From<JournalError> for WitnessError {
 /// before it, counts for as long as any order takes.
 fn is_switching_off(machine: &MachineHistory, now: Timestamp, order_limit: Duration) -> bool {
     let limit = SignedDuration::try_from(order_limit).unwrap_or(SignedDuration::MAX);
-    let mut orders = machine.unsure_power();
-    orders.any(|(at, step)| matches!(step.action, Action::PowerOff { .. }) && now.duration_since(at) < limit)
+    // A BMC takes one order after another: what it did later shows that the earlier one is over.
+    let answered = machine.last.as_ref().filter(|(_, _, outcome)| *outcome == Outcome::Done).map(|(at, _, _)| *at);
+    let is_open = |at: Timestamp| now.duration_since(at) < limit && answered.is_none_or(|answered| answered <= at);
+    machine.unsure_power().any(|(at, step)| matches!(step.action, Action::PowerOff { .. }) && is_open(at))
 }
 
 /// Whether `evidence` is to be written down for `attempt`: `Ok(false)` when the same was written before.
@@ -245,6 +249,16 @@ mod tests {
         live.ledger.append(AT, COMMIT, vec![began(), off(), step(Action::PowerOn)]).await.unwrap();
         assert!(matches!(live.saw(&attempt(), writing()).await, Err(WitnessError::SwitchingOff { .. })));
         *clock.0.lock().unwrap() = AT + LIMIT;
+        live.saw(&attempt(), writing()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_order_is_over_when_the_bmc_followed_a_later_one() {
+        let off = step(Action::PowerOff { force: false });
+        let live = with(vec![off, step(Action::BootFromNetwork { mode: Default::default() })]).await;
+        assert!(matches!(live.saw(&attempt(), writing()).await, Err(WitnessError::SwitchingOff { .. })));
+        let done = Fact::Ended { machine: name(), intention: 4, outcome: Outcome::Done };
+        live.ledger.append(AT + Duration::from_secs(1), COMMIT, vec![done]).await.unwrap();
         live.saw(&attempt(), writing()).await.unwrap();
     }
 }

@@ -242,6 +242,7 @@ fn keep_lawful(plan: &mut Plan, violations: &[Violation]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::testing;
     use crate::model::{Action, Commit, CommitId, MachinePlan, Reason, Step};
 
     fn part(name: &str, actions: Vec<Action>) -> MachinePlan {
@@ -289,5 +290,30 @@ mod tests {
         keep_lawful(&mut plan, &[Violation { machine, law: 3, what: String::new() }]);
         let left: Vec<_> = plan.steps().map(|step| step.machine.as_str()).collect();
         assert_eq!(left, ["released"]);
+    }
+
+    /// A note of this journal would later be taken for one from before it.
+    #[tokio::test]
+    async fn no_note_is_written_until_it_is_known_whether_the_journal_is_the_first() {
+        let live = testing::empty().await;
+        let notes = Arc::new(testing::Kept::default());
+        let source = testing::Commits::new(Some(1), &[]);
+        let ports = Ports { source, notes: Some(notes.clone()), ..testing::ports() };
+        let pace = crate::engine::Pace { notes_seconds: 0.0, ..Default::default() };
+        let config = Config { site: "lab".parse().unwrap(), pace, deadlines: Default::default() };
+        let mut engine = Engine::start(config, live.clone(), ports).await;
+        while live.view().borrow().is_none() {
+            engine.turn().await;
+            tokio::task::yield_now().await;
+        }
+        assert!(engine.noter.is_none() && live.ledger.with(|history| history.lost));
+
+        *notes.remote.lock().unwrap() = Some(false);
+        while notes.written.lock().unwrap().is_empty() {
+            engine.turn().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(live.ledger.with(|history| !history.lost));
+        assert!(notes.written.lock().unwrap()[&testing::id(1)].contains("Rackwright-Site: lab"));
     }
 }
