@@ -106,11 +106,13 @@ pub enum WitnessError {
         /// The attempt.
         attempt: AttemptId,
     },
-    /// The machine may be switched off at any moment: it may go on later, if it still runs.
-    #[error("an order to switch {} off is on its way; ask again", .attempt.machine)]
-    SwitchingOff {
+    /// It may go on later, or never: the machine may be switched off at any moment, or a new commit has not been looked at yet.
+    #[error("{attempt} can't begin to write now, {why}; ask again")]
+    NotNow {
         /// The attempt.
         attempt: AttemptId,
+        /// Why.
+        why: &'static str,
     },
     /// It could not be written to the journal.
     #[error("the journal could not be written")]

@@ -14,7 +14,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::source::chain;
 use crate::{
-    model::{CommitId, Fact, History, MachineName, Record, RetryClass, Timestamp},
+    model::{AttemptId, CommitId, Fact, History, MachineName, Record, RetryClass, Timestamp},
     ports::{Journal, JournalError},
 };
 
@@ -78,6 +78,8 @@ struct Known {
     /// Number of the last record of an attempt that failed or ended: budgets count those of all machines.
     newest_end: u64,
     in_force: Option<CommitId>,
+    /// Open attempts that a plan under the commit in force lets go on.
+    wanted: BTreeSet<AttemptId>,
     owed: Vec<Owed>,
 }
 
@@ -195,8 +197,8 @@ impl Ledger {
         self.ask(at, about, true, decide).await
     }
 
-    /// Decides on the history of `machine` and appends what was decided, with nothing about it in between. What other machines' histories
-    /// say may change meanwhile.
+    /// Decides on the history of `machine`, and on the attempts that the commit in force [wants](Self::want), and appends what was decided,
+    /// with nothing about it in between. What other machines' histories say may change meanwhile.
     ///
     /// # Errors
     /// What `decide` refuses, or the journal's error turned into it.
@@ -204,10 +206,10 @@ impl Ledger {
         &self,
         at: Timestamp,
         machine: &MachineName,
-        decide: impl FnOnce(&History) -> Result<Option<(CommitId, Fact)>, E> + Send + 'static,
+        decide: impl FnOnce(&History, &BTreeSet<AttemptId>) -> Result<Option<(CommitId, Fact)>, E> + Send + 'static,
     ) -> Result<bool, E> {
         let (refuse, refused) = oneshot::channel();
-        let decide = move |known: &Known| match decide(&known.history) {
+        let decide = move |known: &Known| match decide(&known.history, &known.wanted) {
             Ok(decided) => decided.map(|(commit, fact)| (commit, vec![fact])),
             Err(error) => {
                 let _ = refuse.send(error);
@@ -258,8 +260,18 @@ impl Ledger {
             self.put_owed(owed).await?;
         }
         self.put(IN_FORCE, &commit.to_string()).await?;
-        lock(&self.shared.known).in_force = Some(commit);
+        let mut known = lock(&self.shared.known);
+        known.in_force = Some(commit);
+        known.wanted.clear();
         Ok(())
+    }
+
+    /// Notes which open attempts go on by a plan under `commit`; nothing, if another one is in force by now.
+    pub(super) fn want(&self, commit: CommitId, attempts: BTreeSet<AttemptId>) {
+        let mut known = lock(&self.shared.known);
+        if known.in_force == Some(commit) {
+            known.wanted = attempts;
+        }
     }
 
     /// Commits whose last note is not written yet, oldest first.
@@ -401,7 +413,7 @@ mod tests {
     use super::*;
     use crate::{
         journal::SqliteJournal,
-        model::{AttemptEnd, AttemptId, Evidence, Generation, ObservedDisk},
+        model::{AttemptEnd, Evidence, Generation, ObservedDisk},
     };
 
     const AT: Timestamp = Timestamp::UNIX_EPOCH;
@@ -497,7 +509,7 @@ mod tests {
         let held = ledger.shared.turn.lock().await;
         let end = |id: &AttemptId| {
             let id = id.clone();
-            move |history: &History| {
+            move |history: &History, _: &BTreeSet<AttemptId>| {
                 let open = history.machines[&id.machine].open_attempt().is_some();
                 Ok::<_, JournalError>(open.then_some((COMMIT, Fact::Concluded { attempt: id, end: AttemptEnd::Done })))
             }
@@ -507,9 +519,9 @@ mod tests {
         let together = async {
             tokio::join!(
                 ledger.decide(AT, &a.machine, end(&a)),
+                begin,
                 ledger.decide(AT, &a.machine, end(&a)),
                 ledger.decide(AT, &b.machine, end(&b)),
-                begin
             )
         };
         let release = async {
@@ -518,7 +530,7 @@ mod tests {
             }
             drop(held);
         };
-        let ((first, second, _, begun), ()) = tokio::join!(together, release);
+        let ((first, begun, second, _), ()) = tokio::join!(together, release);
         assert_eq!((first.unwrap(), second.unwrap()), (true, false));
         assert_eq!(begun.unwrap(), [], "another attempt ended after this was decided");
         let journal = ledger.journal().records().await.unwrap();

@@ -1,7 +1,7 @@
 //! What the engine knows now, shared with the boot server (which tells it evidence) and the API (which reads it).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -11,7 +11,9 @@ use tokio::sync::{Notify, watch};
 
 use super::{Ledger, observe::Observations};
 use crate::{
-    model::{Action, AttemptId, Evidence, Fact, History, MachineHistory, MachineName, Plan, Progress, SignedDuration, Status, Timestamp},
+    model::{
+        Action, AttemptId, Evidence, Fact, History, MachineHistory, MachineName, Outcome, Plan, Progress, SignedDuration, Status, Timestamp,
+    },
     ports::{Clock, Journal, JournalError, Witness, WitnessError},
 };
 
@@ -31,7 +33,7 @@ pub struct Live {
     /// What was last seen of each machine.
     pub seen: Observations,
     /// Longest that one order to one BMC may take.
-    pub(super) order_limit: Duration,
+    pub order_limit: Duration,
     pub(super) wake: Notify,
     pub(super) view: watch::Sender<Option<View>>,
     progress: Mutex<BTreeMap<AttemptId, (Timestamp, Progress)>>,
@@ -98,18 +100,31 @@ impl From<JournalError> for WitnessError {
 /// before it, counts for as long as any order takes.
 fn is_switching_off(machine: &MachineHistory, now: Timestamp, order_limit: Duration) -> bool {
     let limit = SignedDuration::try_from(order_limit).unwrap_or(SignedDuration::MAX);
-    let mut orders = machine.unsure_power();
-    orders.any(|(at, step)| matches!(step.action, Action::PowerOff { .. }) && now.duration_since(at) < limit)
+    // A BMC takes one order after another: what it did later shows that the earlier one is over.
+    let answered = machine.last.as_ref().filter(|(_, _, outcome)| *outcome == Outcome::Done).map(|(at, _, _)| *at);
+    let is_open = |at: Timestamp| now.duration_since(at) < limit && answered.is_none_or(|answered| answered <= at);
+    machine.unsure_power().any(|(at, step)| matches!(step.action, Action::PowerOff { .. }) && is_open(at))
+}
+
+/// Why an attempt may not begin to write now, although it is open.
+fn not_now(
+    history: &History,
+    wanted: &BTreeSet<AttemptId>,
+    attempt: &AttemptId,
+    now: Timestamp,
+    order_limit: Duration,
+) -> Option<&'static str> {
+    let machine = history.machines.get(&attempt.machine)?;
+    // An order that is with a BMC can't be called back, and must not end in the middle of a write.
+    if is_switching_off(machine, now, order_limit) {
+        return Some("an order to switch the machine off is on its way");
+    }
+    // The commit that is in force since a moment ago may want something else.
+    (!wanted.contains(attempt)).then_some("the newest commit has not been looked at")
 }
 
 /// Whether `evidence` is to be written down for `attempt`: `Ok(false)` when the same was written before.
-fn is_new(
-    history: &History,
-    attempt: &AttemptId,
-    evidence: &Evidence,
-    now: Timestamp,
-    order_limit: Duration,
-) -> Result<bool, WitnessError> {
+fn is_new(history: &History, attempt: &AttemptId, evidence: &Evidence) -> Result<bool, WitnessError> {
     let not_open = || WitnessError::NotOpen { attempt: attempt.clone() };
     let machine = history.machines.get(&attempt.machine).ok_or_else(not_open)?;
     let open = machine.open_attempt().filter(|open| open.id.number == attempt.number).ok_or_else(not_open)?;
@@ -125,14 +140,7 @@ fn is_new(
         }
     }
     // After a failure was reported nothing may begin to write under this attempt.
-    if open.reported.is_some() {
-        return Err(not_open());
-    }
-    // An order that is with a BMC can't be called back, and must not end in the middle of a write.
-    if matches!(evidence, Evidence::Writing { .. }) && is_switching_off(machine, now, order_limit) {
-        return Err(WitnessError::SwitchingOff { attempt: attempt.clone() });
-    }
-    Ok(true)
+    if open.reported.is_some() { Err(not_open()) } else { Ok(true) }
 }
 
 #[async_trait]
@@ -141,9 +149,13 @@ impl Witness for Live {
         let rung = evidence.rung();
         let now = self.clock.now();
         let (about, order_limit) = (attempt.clone(), self.order_limit);
-        let decide = move |history: &History| {
-            if !is_new(history, &about, &evidence, now, order_limit)? {
+        let decide = move |history: &History, wanted: &BTreeSet<AttemptId>| {
+            if !is_new(history, &about, &evidence)? {
                 return Ok(None);
+            }
+            let begins = matches!(evidence, Evidence::Writing { .. });
+            if let Some(why) = not_now(history, wanted, &about, now, order_limit).filter(|_| begins) {
+                return Err(WitnessError::NotNow { attempt: about, why });
             }
             let commit = commit_of(history, &about)?;
             Ok::<_, WitnessError>(Some((commit, Fact::Saw { attempt: about, evidence })))
@@ -159,7 +171,7 @@ impl Witness for Live {
     async fn failed(&self, attempt: &AttemptId, wrote: bool, code: &str, why: &str) -> Result<(), WitnessError> {
         let now = self.clock.now();
         let (about, reported, reason) = (attempt.clone(), code.to_owned(), why.to_owned());
-        let decide = move |history: &History| {
+        let decide = move |history: &History, _: &BTreeSet<AttemptId>| {
             let commit = commit_of(history, &about)?;
             let open = history.machines.get(&about.machine).and_then(|machine| machine.open_attempt());
             let Some(open) = open.filter(|open| open.id.number == about.number) else {
@@ -214,8 +226,11 @@ mod tests {
         Fact::Intended { step: Step { machine: name(), action, reason: Reason::PartOf { attempt: attempt() } } }
     }
 
+    /// The attempt, under a commit in force that wants it, and then `facts`.
     async fn with(facts: Vec<Fact>) -> Arc<Live> {
         let live = testing::empty().await;
+        live.ledger.adopt(COMMIT, Vec::new()).await.unwrap();
+        live.ledger.want(COMMIT, [attempt()].into());
         live.ledger.append(AT, id(1), [vec![claimed(), began(), saw(Evidence::TicketArmed)], facts].concat()).await.unwrap();
         live
     }
@@ -225,7 +240,7 @@ mod tests {
         for action in [Action::PowerOff { force: false }, Action::PowerOff { force: true }] {
             let live = with(vec![step(action)]).await;
             let refused = live.saw(&attempt(), writing()).await;
-            assert!(matches!(refused, Err(WitnessError::SwitchingOff { .. })), "{refused:?}");
+            assert!(matches!(refused, Err(WitnessError::NotNow { .. })), "{refused:?}");
             // Anything else is taken, and so is this once the order was refused.
             live.saw(&attempt(), Evidence::DhcpSeen).await.unwrap();
             let outcome = Outcome::Failed { why: "409".to_owned(), class: RetryClass::Failed };
@@ -241,10 +256,40 @@ mod tests {
         let journal = Arc::new(SqliteJournal::in_memory().unwrap());
         let clock = Arc::new(Stands::default());
         let live = Live::open(journal, clock.clone(), LIMIT).await.unwrap();
+        live.ledger.adopt(COMMIT, Vec::new()).await.unwrap();
+        live.ledger.want(COMMIT, [attempt()].into());
         let off = || step(Action::PowerOff { force: false });
         live.ledger.append(AT, COMMIT, vec![claimed(), began(), off(), step(Action::PowerOn)]).await.unwrap();
-        assert!(matches!(live.saw(&attempt(), writing()).await, Err(WitnessError::SwitchingOff { .. })));
+        assert!(matches!(live.saw(&attempt(), writing()).await, Err(WitnessError::NotNow { .. })));
         *clock.0.lock().unwrap() = AT + LIMIT;
+        live.saw(&attempt(), writing()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_order_is_over_when_the_bmc_followed_a_later_one() {
+        let off = step(Action::PowerOff { force: false });
+        let live = with(vec![off, step(Action::BootFromNetwork { mode: Default::default() })]).await;
+        assert!(matches!(live.saw(&attempt(), writing()).await, Err(WitnessError::NotNow { .. })));
+        let done = Fact::Ended { machine: name(), intention: 4, outcome: Outcome::Done };
+        live.ledger.append(AT + Duration::from_secs(1), COMMIT, vec![done]).await.unwrap();
+        live.saw(&attempt(), writing()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn no_leave_to_write_before_a_plan_under_the_commit_in_force_wants_it() {
+        let live = with(Vec::new()).await;
+        let refused = || async { matches!(live.saw(&attempt(), writing()).await, Err(WitnessError::NotNow { .. })) };
+        live.ledger.adopt(id(2), Vec::new()).await.unwrap();
+        assert!(refused().await);
+        // A plan that was made before.
+        live.ledger.want(COMMIT, [attempt()].into());
+        assert!(refused().await);
+        live.ledger.want(id(2), BTreeSet::new());
+        assert!(refused().await);
+        live.ledger.want(id(2), [attempt()].into());
+        live.saw(&attempt(), writing()).await.unwrap();
+        // What was given once is given again.
+        live.ledger.adopt(id(3), Vec::new()).await.unwrap();
         live.saw(&attempt(), writing()).await.unwrap();
     }
 }

@@ -262,9 +262,13 @@ pub async fn empty() -> Arc<Live> {
     live(Arc::new(SqliteJournal::in_memory().unwrap())).await
 }
 
-/// Waits until it holds; every task gets its turn meanwhile.
+/// Waits until it holds; every task gets its turn meanwhile. Panics when that does not come.
 pub async fn until(mut holds: impl FnMut() -> bool) {
-    while !holds() {
+    for _ in 0..30_000 {
+        if holds() {
+            return;
+        }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    panic!("it did not come");
 }

@@ -1,6 +1,10 @@
 //! One turn, again and again.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +20,7 @@ use super::{
     table,
 };
 use crate::{
-    model::{AttemptId, History, Plan, Progress, RetryClass, Risk, Status, Timestamp},
+    model::{Action, AttemptId, History, MachinePlan, Plan, Progress, RetryClass, Risk, Status, Timestamp},
     plan::{self, Input, Violation},
     ports::JournalError,
 };
@@ -105,6 +109,7 @@ impl Engine {
 
         let (plan, since) = self.plan(&force, now);
         let plan = Arc::new(plan);
+        self.live.ledger.want(plan.commit.id, wanted(&plan));
         if let Some(boot) = &self.ports.boot {
             let table = self.live.ledger.with(|history| table::boot_table(&force.fleet, &plan, history));
             boot.publish(Arc::new(table)).await;
@@ -222,6 +227,13 @@ fn signs_of_life(
     open.map(|attempt| (attempt.id.clone(), progress.get(&attempt.id).map_or(started, |(at, _)| (*at).max(started)))).collect()
 }
 
+/// Attempts that a plan lets go on.
+fn wanted(plan: &Plan) -> BTreeSet<AttemptId> {
+    let goes_on = |machine: &&MachinePlan| !machine.steps.iter().any(|step| matches!(step.action, Action::EndAttempt { .. }));
+    let tickets = plan.machines.values().filter(goes_on).filter_map(|machine| machine.ticket.as_ref());
+    tickets.map(|ticket| ticket.attempt.clone()).collect()
+}
+
 /// Takes out of a plan what may break the law. A machine that a violation names gets no step at all, and no ticket if that is what is
 /// wrong; for all others only what changes nothing but what we know remains.
 fn keep_lawful(plan: &mut Plan, violations: &[Violation]) {
@@ -242,7 +254,8 @@ fn keep_lawful(plan: &mut Plan, violations: &[Violation]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Action, Commit, CommitId, MachinePlan, Reason, Step};
+    use crate::engine::testing;
+    use crate::model::{AttemptEnd, Commit, CommitId, Reason, Step, Ticket};
 
     fn part(name: &str, actions: Vec<Action>) -> MachinePlan {
         let step = |action| Step { machine: name.parse().unwrap(), action, reason: Reason::LeftTheFleet };
@@ -289,5 +302,53 @@ mod tests {
         keep_lawful(&mut plan, &[Violation { machine, law: 3, what: String::new() }]);
         let left: Vec<_> = plan.steps().map(|step| step.machine.as_str()).collect();
         assert_eq!(left, ["released"]);
+    }
+
+    #[test]
+    fn an_attempt_that_the_plan_ends_does_not_go_on() {
+        let install = testing::fleet(1).machines[&testing::name()].install.clone().unwrap();
+        let ticket = |name: &str| Ticket {
+            attempt: AttemptId { machine: name.parse().unwrap(), number: 1 },
+            commit: testing::id(1),
+            expires: Timestamp::MAX,
+            mac: "52:54:00:00:00:01".parse().unwrap(),
+            serial: None,
+            uuid: None,
+            system: Default::default(),
+            keep: Vec::new(),
+            install: install.clone(),
+            evidence: Vec::new(),
+        };
+        let with = |name: &str, actions| MachinePlan { ticket: Some(Box::new(ticket(name))), ..part(name, actions) };
+        let end = Action::EndAttempt { attempt: ticket("ends").attempt, end: AttemptEnd::Superseded };
+        let parts = [with("goes-on", vec![Action::PowerOn]), with("ends", vec![end]), part("rests", Vec::new())];
+        let machines = parts.into_iter().map(|part| (part.name.clone(), part)).collect();
+        let plan = Plan { commit: testing::commit(1), at: Timestamp::MIN, machines, problems: Vec::new(), groups: Vec::new() };
+        assert_eq!(wanted(&plan), [ticket("goes-on").attempt].into());
+    }
+
+    /// A note of this journal would later be taken for one from before it.
+    #[tokio::test]
+    async fn no_note_is_written_until_it_is_known_whether_the_journal_is_the_first() {
+        let live = testing::empty().await;
+        let notes = Arc::new(testing::Kept::default());
+        let source = testing::Commits::new(Some(1), &[]);
+        let ports = Ports { source, notes: Some(notes.clone()), ..testing::ports() };
+        let pace = crate::engine::Pace { notes_seconds: 0.0, ..Default::default() };
+        let config = Config { site: "lab".parse().unwrap(), pace, deadlines: Default::default() };
+        let mut engine = Engine::start(config, live.clone(), ports).await;
+        while live.view().borrow().is_none() {
+            engine.turn().await;
+            tokio::task::yield_now().await;
+        }
+        assert!(engine.noter.is_none() && live.ledger.with(|history| history.lost));
+
+        *notes.remote.lock().unwrap() = Some(false);
+        while notes.written.lock().unwrap().is_empty() {
+            engine.turn().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(live.ledger.with(|history| !history.lost));
+        assert!(notes.written.lock().unwrap()[&testing::id(1)].contains("Rackwright-Site: lab"));
     }
 }

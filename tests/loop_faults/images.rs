@@ -168,7 +168,7 @@ async fn answer(mut stream: TcpStream, shared: Arc<Shared>) {
 }
 
 /// `bad` gets its image from a server that dies in the middle.
-async fn mortal(sim: Value, tune: Value) -> (Lab, ImageServer) {
+pub async fn mortal(sim: Value, tune: Value) -> (Lab, ImageServer) {
     let mut lab = Lab::tuned(pair("Install", |_| {}), "20ms", sim, tune).await;
     let file = fs::read(lab.path("images/two.raw.zst")).unwrap();
     let half = file.len() / 2;

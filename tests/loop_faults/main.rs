@@ -8,6 +8,7 @@ mod images;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod own;
+mod restart;
 
 use lab::{Lab, Node};
 use rackwright::{

@@ -57,7 +57,7 @@ fn text(status: StatusCode, why: impl std::fmt::Display) -> Response {
 fn not_taken(error: &WitnessError) -> Response {
     match error {
         WitnessError::NotOpen { .. } => text(StatusCode::CONFLICT, error),
-        WitnessError::SwitchingOff { .. } => text(StatusCode::SERVICE_UNAVAILABLE, error),
+        WitnessError::NotNow { .. } => text(StatusCode::SERVICE_UNAVAILABLE, error),
         WitnessError::Journal(_) | WitnessError::Stopping => {
             tracing::error!(%error, "a sighting was not taken");
             text(StatusCode::SERVICE_UNAVAILABLE, error)
