@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::{not_taken, read_body, text};
 use crate::{
-    boot::state::{State, with_since},
+    boot::state::State,
     model::{AttemptId, CallHome, Evidence, MachineName, Rung},
     ports::WitnessError,
 };
@@ -54,19 +54,15 @@ pub async fn take(
 }
 
 async fn told(state: &State, attempt: &AttemptId, said: CallHome) -> Result<Response, WitnessError> {
-    let published = state.published();
-    let Some(ticket) = published.table.ticket(attempt) else {
-        // A system that starts again after its attempt was closed: nothing new.
-        return if published.table.installed.contains_key(attempt) {
-            Ok(StatusCode::NO_CONTENT.into_response())
-        } else {
-            Ok(text(StatusCode::CONFLICT, format!("{attempt} is not open")))
-        };
-    };
     let Ok(generation) = said.generation.parse() else { return Ok(text(StatusCode::BAD_REQUEST, "the generation is not one")) };
     let since = state.since(attempt);
     let mut since = since.lock().await;
-    let ticket = with_since(ticket, &since);
+    let ticket = match state.ticket(attempt, &since) {
+        Ok(ticket) => ticket,
+        // A system that starts again after its attempt was closed: nothing new.
+        Err(_) if state.published().table.installed.contains_key(attempt) => return Ok(StatusCode::NO_CONTENT.into_response()),
+        Err(error) => return Err(error),
+    };
     if !ticket.reached(Rung::Written) {
         return Ok(text(StatusCode::CONFLICT, format!("{attempt} is not written yet: this is not the system that it installs")));
     }
