@@ -22,7 +22,6 @@ pub mod linux;
 mod params;
 mod run;
 pub mod seed;
-mod tls;
 mod withheld;
 mod write;
 
