@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::{not_taken, read_body, text};
 use crate::{
     boot::state::State,
-    model::{AttemptId, CallHome, Evidence, MachineName, Rung},
+    model::{AttemptId, CallHome, Evidence, Generation, MachineName, Rung},
     ports::WitnessError,
 };
 
@@ -46,7 +46,6 @@ pub async fn take(
         Ok(said) => said,
         Err(why) => return text(StatusCode::BAD_REQUEST, why),
     };
-    tracing::info!(%attempt, generation = said.generation, hostname = said.hostname, "call home");
     match told(&state, &attempt, said).await {
         Ok(response) => response,
         Err(error) => not_taken(&error),
@@ -54,7 +53,12 @@ pub async fn take(
 }
 
 async fn told(state: &State, attempt: &AttemptId, said: CallHome) -> Result<Response, WitnessError> {
-    let Ok(generation) = said.generation.parse() else { return Ok(text(StatusCode::BAD_REQUEST, "the generation is not one")) };
+    let Ok(generation) = said.generation.parse::<Generation>() else {
+        return Ok(text(StatusCode::BAD_REQUEST, "the generation is not one"));
+    };
+    // No name is longer than 255 bytes (RFC 1035 section 2.3.4), and a log is no place for more.
+    let hostname: Option<String> = said.hostname.map(|name| name.chars().take(255).collect());
+    tracing::info!(%attempt, %generation, hostname, "call home");
     let since = state.since(attempt);
     let mut since = since.lock().await;
     let ticket = match state.ticket(attempt, &since) {
