@@ -47,13 +47,18 @@ fn main() -> ExitCode {
 }
 
 /// Never returns: the kernel panics when PID 1 ends.
+///
+/// A panic of ours unwinds: one in a thread that works for an install is reported as its failure, any other ends in [`stay`] as all
+/// failures do. What can't unwind (an abort, a stack or a memory that is full) ends PID 1, and then the kernel restarts the machine.
 fn init() -> ! {
-    std::panic::set_hook(Box::new(|info| stay(&format!("the agent is broken, which is our fault: {info}"))));
+    std::panic::set_hook(Box::new(|info| start::say(&format!("the agent is broken, which is our fault: {info}"))));
     start::mount_all();
+    start::restart_after_kernel_panic();
     start::say(concat!("rackwright-agent ", env!("CARGO_PKG_VERSION")));
     start::load_modules();
     start::mount_efivars();
-    match work() {
+    let end = std::panic::catch_unwind(work).unwrap_or_else(|_| Err("the agent is broken, which is our fault: see above".to_owned()));
+    match end {
         Ok(End::Reboot) => {
             let error = start::reboot();
             stay(&format!("the machine can't be rebooted: {error}"))

@@ -27,5 +27,4 @@ pub mod plan;
 pub mod ports;
 #[cfg(feature = "controller")]
 pub mod sim;
-#[cfg(feature = "controller")]
 pub mod wire;

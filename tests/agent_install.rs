@@ -10,7 +10,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -27,6 +27,7 @@ struct Faults {
     write_error_at: Option<u64>,
     loses_block: Option<u64>,
     slow: Option<Duration>,
+    panics_at: Option<u64>,
 }
 
 struct Machine {
@@ -36,6 +37,9 @@ struct Machine {
     touched: Arc<Mutex<BTreeMap<u64, u32>>>,
     bytes: Arc<AtomicU64>,
     console: Mutex<Vec<String>>,
+    listings: AtomicU32,
+    /// What the disks are from a listing on.
+    becomes: Mutex<Option<(u32, Vec<ObservedDisk>)>>,
 }
 
 struct Spy {
@@ -53,6 +57,7 @@ impl Spy {
         if self.faults.write_error_at.is_some_and(|at| (offset..offset + length).contains(&at)) {
             return Err(io::Error::from_raw_os_error(5));
         }
+        assert!(!self.faults.panics_at.is_some_and(|at| (offset..offset + length).contains(&at)), "the disk's driver is a test");
         let mut touched = self.touched.lock().unwrap();
         for block in offset / MIB..(offset + length).div_ceil(MIB) {
             *touched.entry(block).or_default() += 1;
@@ -96,13 +101,11 @@ impl Host for Machine {
         true
     }
     fn disks(&self) -> io::Result<Vec<ObservedDisk>> {
-        let disk = |name: &str| ObservedDisk {
-            name: name.to_owned(),
-            serial: Some(format!("{name}-serial")),
-            size: Some(DISK),
-            ..ObservedDisk::default()
-        };
-        Ok(vec![disk("sda"), disk("sdb")])
+        let listing = self.listings.fetch_add(1, Ordering::SeqCst) + 1;
+        match &*self.becomes.lock().unwrap() {
+            Some((from, disks)) if listing >= *from => Ok(disks.clone()),
+            _ => Ok(vec![observed("sda", "sda-serial"), observed("sdb", "sdb-serial")]),
+        }
     }
     fn nics(&self) -> Vec<ObservedNic> {
         vec![]
@@ -120,6 +123,10 @@ impl Host for Machine {
 }
 
 const DISK: u64 = 24 * MIB;
+
+fn observed(name: &str, serial: &str) -> ObservedDisk {
+    ObservedDisk { name: name.to_owned(), serial: Some(serial.to_owned()), size: Some(DISK), ..ObservedDisk::default() }
+}
 
 struct Bench {
     world: Arc<World>,
@@ -150,8 +157,15 @@ impl Bench {
         *world.command.lock().unwrap() = Some(order(&zst, ImageFormat::RawZst));
         *world.image.lock().unwrap() = zst;
         let params = Params { url, fingerprint: identity.fingerprint, token: TOKEN.to_owned(), mac: None };
-        let machine =
-            Machine { folder: folder.path().to_owned(), faults, touched: Arc::default(), bytes: Arc::default(), console: Mutex::default() };
+        let machine = Machine {
+            folder: folder.path().to_owned(),
+            faults,
+            touched: Arc::default(),
+            bytes: Arc::default(),
+            console: Mutex::default(),
+            listings: AtomicU32::default(),
+            becomes: Mutex::default(),
+        };
         // An old system all over the disk.
         std::fs::write(folder.path().join("sda"), vec![0xEE; DISK as usize]).unwrap();
         let bench = Self { world, identity, server: Some(server), machine: Arc::new(machine), folder, params };
@@ -167,6 +181,12 @@ impl Bench {
         match self.world.command.lock().unwrap().as_mut().unwrap() {
             AgentCommand::Install { install, system, .. } => change(install, system),
             _ => unreachable!(),
+        }
+    }
+
+    fn keep_nothing(&self) {
+        if let Some(AgentCommand::Install { keep, .. }) = self.world.command.lock().unwrap().as_mut() {
+            keep.clear();
         }
     }
 
@@ -204,7 +224,9 @@ impl Bench {
         assert_eq!((failure.1.as_str(), failure.0), (code, wrote), "{}", failure.2);
         assert_eq!(end, End::Halt { why: failure.2.clone() });
         assert!(!self.folder.path().join("sdb").exists());
-        if !wrote {
+        if wrote {
+            self.assert_not_bootable();
+        } else {
             assert!(self.disk().iter().all(|byte| *byte == 0xEE), "the disk was touched");
             assert_eq!(self.machine.bytes.load(Ordering::SeqCst), 0);
         }
@@ -213,6 +235,13 @@ impl Bench {
 
     fn disk(&self) -> Vec<u8> {
         std::fs::read(self.folder.path().join("sda")).unwrap()
+    }
+
+    /// Neither firmware nor a system finds anything to start.
+    fn assert_not_bootable(&self) {
+        let (disk, end) = (self.disk(), MIB as usize);
+        assert!(disk[..end].iter().all(|byte| *byte == 0), "boot sector or partition table");
+        assert!(disk[disk.len() - end..].iter().all(|byte| *byte == 0), "backup partition table");
     }
 
     fn assert_installed(&self) {
@@ -225,8 +254,9 @@ impl Bench {
         assert_eq!((seed.machine.as_str(), seed.call_home.as_str()), ("web-01", "http://127.0.0.1/callhome"));
         assert_eq!(seed.user_data.unwrap(), "#cloud-config\nhostname: web-01\n");
         for (block, times) in self.machine.touched.lock().unwrap().iter() {
-            let seed = u32::from((4..8).contains(block));
-            assert_eq!(*times, 1 + seed, "MiB {block} was not written once");
+            // The ends are zeroed first and written last, and the seed goes over the image's place for it.
+            let again = u32::from((4..8).contains(block) || [0, DISK / MIB - 1].contains(block));
+            assert_eq!(*times, 1 + again, "MiB {block} was not written once");
         }
         assert_eq!(self.events(), ["writing", "written"]);
     }
@@ -352,11 +382,17 @@ async fn nothing_is_written_without_leave() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_withdrawn_leave_stops_the_writing() {
-    let faults = Faults { slow: Some(Duration::from_millis(100)), ..Faults::default() };
-    let bench = Bench::new(World { forbid: Mutex::new(Some("progress")), ..World::default() }, faults);
-    assert_eq!(bench.run().await, End::Halt { why: "the boot server says 409: a newer attempt exists".to_owned() });
+    let bench = Bench::new(World::default(), Faults { slow: Some(Duration::from_millis(100)), ..Faults::default() });
+    let agent = tokio::spawn(run(bench.params.clone(), bench.machine.clone(), "boot-1".to_owned(), pace()));
+    // Both ends, and a block of the image.
+    while bench.machine.bytes.load(Ordering::SeqCst) < 3 * MIB {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    *bench.world.forbid.lock().unwrap() = Some("progress");
+    assert_eq!(agent.await.unwrap(), End::Halt { why: "the boot server says 409: a newer attempt exists".to_owned() });
     assert_eq!(bench.events(), ["writing"]);
     assert!(bench.machine.bytes.load(Ordering::SeqCst) < 15 * MIB);
+    bench.assert_not_bootable();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -430,8 +466,47 @@ async fn a_disk_that_fails_or_lies_is_found_out() {
     let bench = Bench::new(World::default(), Faults { write_error_at: Some(10 * MIB + 5), ..Faults::default() });
     let message = bench.fails("disk-write", true).await;
     assert!(message.contains("at byte 10485760"), "{message}");
-    let bench = Bench::new(World::default(), Faults { loses_block: Some(10), ..Faults::default() });
-    bench.fails("verify-failed", true).await;
+    for block in [10, 0] {
+        let bench = Bench::new(World::default(), Faults { loses_block: Some(block), ..Faults::default() });
+        bench.fails("verify-failed", true).await;
+    }
+}
+
+/// The image's own backup table stands at the disk's end: with that alone, UEFI restores the primary one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_image_as_large_as_the_disk_leaves_no_backup_table() {
+    let bench = Bench::new(World::default(), Faults::default());
+    let mut raw = sample();
+    raw.resize(DISK as usize, 7);
+    bench.image(raw.clone(), ImageFormat::Raw, Digest::of(b"another"));
+    bench.fails("wrong-digest", true).await;
+    bench.image(raw.clone(), ImageFormat::Raw, Digest::of(&raw));
+    assert_eq!(bench.run().await, End::Reboot);
+    let (disk, seeded) = (bench.disk(), 8 * MIB as usize);
+    assert!(disk[..MIB as usize] == raw[..MIB as usize] && disk[seeded..] == raw[seeded..]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_comes_before_the_first_byte_is_seen() {
+    let twin = vec![observed("sda", "sda-serial"), observed("sdb", "sdb-serial"), observed("sdc", "sda-serial")];
+    let swapped = vec![observed("sda", "sdb-serial"), observed("sdb", "sda-serial")];
+    // The first listing is told in the hello, the second is before leave is asked for, the third after it was given.
+    for (from, events) in [(2, &["failed"][..]), (3, &["writing", "failed"])] {
+        for (disks, code) in [(&twin, "two-disks-match"), (&swapped, "disk-changed")] {
+            let bench = Bench::new(World::default(), Faults::default());
+            *bench.machine.becomes.lock().unwrap() = Some((from, disks.clone()));
+            bench.keep_nothing();
+            bench.fails(code, false).await;
+            assert_eq!(bench.events(), events, "{code}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_is_a_failure_like_any_other() {
+    let bench = Bench::new(World::default(), Faults { panics_at: Some(10 * MIB), ..Faults::default() });
+    let message = bench.fails("agent", true).await;
+    assert!(message.contains("thread write: the disk's driver is a test"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -457,7 +532,7 @@ async fn an_image_that_is_not_there_writes_nothing() {
 async fn a_cancelled_install_stops_writing() {
     let bench = Bench::new(World::default(), Faults { slow: Some(Duration::from_millis(50)), ..Faults::default() });
     let agent = tokio::spawn(run(bench.params.clone(), bench.machine.clone(), "boot-1".to_owned(), pace()));
-    while bench.machine.bytes.load(Ordering::SeqCst) == 0 {
+    while bench.machine.bytes.load(Ordering::SeqCst) < 3 * MIB {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     agent.abort();
@@ -466,4 +541,5 @@ async fn a_cancelled_install_stops_writing() {
     let bytes = bench.machine.bytes.load(Ordering::SeqCst);
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(bench.machine.bytes.load(Ordering::SeqCst), bytes);
+    bench.assert_not_bootable();
 }

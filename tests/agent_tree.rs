@@ -62,3 +62,11 @@ fn the_agent_is_static_and_small() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("rackwright-agent {}\n", env!("CARGO_PKG_VERSION")));
     assert_eq!(Command::new(&agent).output().unwrap().status.code(), Some(2), "without being PID 1 it does nothing");
 }
+
+/// A thread of PID 1 that panics must come back to whoever tells of it; with `abort` it can only stand still, or take the kernel with it.
+#[test]
+fn the_agents_panics_unwind() {
+    let manifest = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    let profile = manifest.split("[profile.agent]\n").nth(1).unwrap().split("\n[").next().unwrap();
+    assert!(profile.lines().any(|line| line == "panic = \"unwind\""), "{profile}");
+}

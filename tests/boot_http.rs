@@ -13,7 +13,8 @@ use boot_support::{MAC, Site, has, loopback, loopback_with_ticket, network, tabl
 use rackwright::{
     boot::Server,
     model::{
-        AgentCommand, AgentEvent, AgentHello, AgentReport, BootTable, DhcpMode, Digest, Evidence, ObservedDisk, Phase, Progress, Rung,
+        AgentCommand, AgentEvent, AgentHello, AgentReport, BootTable, DhcpMode, Digest, DiskHint, Evidence, ObservedDisk, ObservedNic,
+        Phase, Progress, Rung, Ticket,
     },
     ports::Boot as _,
 };
@@ -135,10 +136,185 @@ async fn hello_is_idempotent_and_another_start_may_not_write_after_the_first_beg
     assert_eq!(report(&site, &token, "b2", written()).await, StatusCode::CONFLICT);
     assert!(site.witness.failed.lock().unwrap().is_empty());
     assert!(matches!(say_hello(&site, &token, &hello("b2")).await, AgentCommand::Refuse { .. }));
-    assert!(site.witness.failed.lock().unwrap()[0].1, "its disk may be half written");
+    let (_, wrote, code, _) = site.witness.failed.lock().unwrap()[0].clone();
+    assert_eq!((wrote, code.as_str()), (true, "restarted-while-writing"), "its disk may be half written");
     let wrong = AgentEvent::Written { digest: Digest::of(b"other"), bytes: 5 };
     assert_eq!(report(&site, &token, "b1", wrong).await, StatusCode::CONFLICT);
     assert_eq!(site.witness.rungs().iter().filter(|rung| **rung >= Rung::Writing).count(), 1);
+}
+
+/// The table with another ticket of the same attempt.
+fn changed(change: impl FnOnce(&mut Ticket)) -> Arc<BootTable> {
+    let mut table = loopback_with_ticket();
+    change(table.tickets.get_mut(&MAC).unwrap());
+    Arc::new(table)
+}
+
+fn means(serial: &str) -> DiskHint {
+    DiskHint { serial: Some(serial.into()), ..DiskHint::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_disk_that_the_ticket_in_force_means_may_be_written() {
+    let other = ObservedDisk { serial: Some("S6".into()), ..disk("/dev/sdb") };
+    let two = AgentHello { disks: vec![disk("/dev/sda"), other.clone()], ..hello("b1") };
+    // Since the agent was told which disk to write, a commit changed that.
+    type Change = fn(&mut Ticket);
+    let cases: [(Change, &str); 4] = [
+        (|ticket| ticket.system = means("S6"), "disk-changed"),
+        (|ticket| ticket.system = means("S7"), "no-disk-matches"),
+        (|ticket| ticket.system = DiskHint { min_size: Some(1), ..DiskHint::default() }, "two-disks-match"),
+        (|ticket| ticket.keep = vec![means("S5")], "disk-kept"),
+    ];
+    for (change, code) in cases {
+        let site = Site::start(loopback_with_ticket()).await;
+        let token = token(&site).await;
+        assert!(matches!(say_hello(&site, &token, &two).await, AgentCommand::Install { .. }));
+        site.server.publish(changed(change)).await;
+        assert_eq!(report(&site, &token, "b1", writing()).await, StatusCode::CONFLICT, "{code}");
+        let failed = site.witness.failed.lock().unwrap().clone();
+        assert_eq!((failed.len(), failed[0].1, failed[0].2.as_str()), (1, false, code), "{failed:?}");
+        assert!(!site.witness.rungs().contains(&Rung::Writing));
+    }
+    // Whatever the agent thinks.
+    let site = Site::start(loopback_with_ticket()).await;
+    let token = token(&site).await;
+    say_hello(&site, &token, &two).await;
+    assert_eq!(report(&site, &token, "b1", AgentEvent::Writing { disk: other }).await, StatusCode::CONFLICT);
+    assert_eq!(report(&site, &token, "b1", writing()).await, StatusCode::NO_CONTENT);
+}
+
+/// A request whose body comes only when `meanwhile` is done, which begins when the server waits for the body. Returns the status line.
+async fn slowly<S>(mut stream: S, path: &str, bearer: &str, body: &[u8], meanwhile: impl Future<Output = ()>) -> String
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bearer}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 25];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+    meanwhile.await;
+    stream.write_all(body).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned()
+}
+
+async fn tls(site: &Site) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    use rustls::pki_types::pem::PemObject as _;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = site.folder.path().join("state/boot-tls.pem");
+    roots.add(rustls::pki_types::CertificateDer::from_pem_file(pem).unwrap()).unwrap();
+    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let stream = tokio::net::TcpStream::connect(site.server.addresses().https).await.unwrap();
+    let name = rustls::pki_types::ServerName::from(std::net::IpAddr::from(Ipv4Addr::LOCALHOST));
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_that_changes_while_a_body_arrives_gives_no_leave() {
+    let revoked = || Arc::new(loopback());
+    let other_disk = || changed(|ticket| ticket.system = means("S6"));
+    for table in [revoked(), other_disk()] {
+        let site = Site::start(loopback_with_ticket()).await;
+        let token = token(&site).await;
+        say_hello(&site, &token, &hello("b1")).await;
+        let body = serde_json::to_vec(&AgentReport { boot_id: "b1".into(), event: writing() }).unwrap();
+        let publish = site.server.publish(table);
+        let status = slowly(tls(&site).await, "/agent/v1/report", &token, &body, publish).await;
+        assert_eq!(status, "HTTP/1.1 409 Conflict");
+        assert!(!site.witness.rungs().contains(&Rung::Writing));
+    }
+    let site = Site::start(loopback_with_ticket()).await;
+    let token = token(&site).await;
+    let body = serde_json::to_vec(&hello("b1")).unwrap();
+    let status = slowly(tls(&site).await, "/agent/v1/hello", &token, &body, site.server.publish(revoked())).await;
+    assert_eq!((status.as_str(), site.witness.rungs()), ("HTTP/1.1 409 Conflict", vec![Rung::LoaderFetched]));
+
+    let site = Site::start(loopback_with_ticket()).await;
+    let token = self::token(&site).await;
+    let AgentCommand::Install { call_home, install, .. } = say_hello(&site, &token, &hello("b1")).await else { panic!("no install") };
+    report(&site, &token, "b1", writing()).await;
+    assert_eq!(report(&site, &token, "b1", written()).await, StatusCode::NO_CONTENT);
+    let (path, body) = (call_home.strip_prefix(&site.http("")).unwrap(), json!({ "generation": install.generation }).to_string());
+    let stream = tokio::net::TcpStream::connect(site.server.addresses().http).await.unwrap();
+    let status = slowly(stream, path, "", body.as_bytes(), site.server.publish(revoked())).await;
+    assert_eq!(status, "HTTP/1.1 409 Conflict");
+    assert!(!site.witness.rungs().contains(&Rung::CalledHome));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_of_a_start_without_leave_is_told_so() {
+    let site = Site::start(loopback_with_ticket()).await;
+    let token = token(&site).await;
+    let progress = || AgentEvent::Progress(Progress { phase: Phase::Writing, done: 1, total: None });
+    say_hello(&site, &token, &hello("b1")).await;
+    say_hello(&site, &token, &hello("b2")).await;
+    assert_eq!(report(&site, &token, "b1", progress()).await, StatusCode::CONFLICT, "nobody writes");
+    assert_eq!(report(&site, &token, "b1", writing()).await, StatusCode::NO_CONTENT);
+    assert_eq!(report(&site, &token, "b2", progress()).await, StatusCode::CONFLICT, "another start writes");
+    assert_eq!(site.witness.progress.lock().unwrap().len(), 0, "it is no sign of life of the one that writes");
+    assert_eq!(report(&site, &token, "b1", progress()).await, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hello_is_bounded_in_what_it_says_and_how_often() {
+    let site = Site::start(loopback_with_ticket()).await;
+    let token = token(&site).await;
+    let say = async |hello: AgentHello| {
+        client(&site).post(site.https("/agent/v1/hello")).bearer_auth(&token).json(&hello).send().await.unwrap().status()
+    };
+    let nic = ObservedNic { name: "eth0".into(), mac: MAC, link_up: None };
+    let long = || "x".repeat(AgentHello::LONGEST + 1);
+    let too_much = [
+        AgentHello { disks: vec![disk("/dev/sda"); AgentHello::MOST + 1], ..hello("b1") },
+        AgentHello { nics: vec![nic.clone(); AgentHello::MOST + 1], ..hello("b1") },
+        AgentHello { disks: vec![ObservedDisk { model: Some(long()), ..disk("/dev/sda") }], ..hello("b1") },
+        AgentHello { nics: vec![ObservedNic { name: long(), ..nic }], ..hello("b1") },
+        AgentHello { uuid: Some(long()), ..hello("b1") },
+        hello(&long()),
+    ];
+    for hello in too_much {
+        assert_eq!(say(hello).await, StatusCode::BAD_REQUEST);
+    }
+    let huge = AgentHello { version: "x".repeat(2 << 20), ..hello("b1") };
+    let answer = client(&site).post(site.https("/agent/v1/hello")).bearer_auth(&token).json(&huge).send().await;
+    assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status() == StatusCode::PAYLOAD_TOO_LARGE));
+    assert_eq!(site.witness.rungs(), [Rung::LoaderFetched], "nothing of it was taken");
+
+    assert_eq!(say(hello("b1")).await, StatusCode::OK);
+    let otherwise = AgentHello { disks: vec![disk("/dev/sda"), disk("/dev/sdb")], ..hello("b1") };
+    assert_eq!(say(otherwise).await, StatusCode::CONFLICT, "one start says one thing");
+    for start in 2..=64 {
+        assert_eq!(say(hello(&format!("b{start}"))).await, StatusCode::OK, "start {start}");
+    }
+    assert_eq!(say(hello("b65")).await, StatusCode::CONFLICT);
+    assert_eq!(say(hello("b1")).await, StatusCode::OK, "a retry is no start");
+    assert_eq!(site.witness.rungs().iter().filter(|rung| **rung == Rung::AgentUp).count(), 64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_uuid_in_the_other_byte_order_is_the_machines_and_a_placeholder_is_nobodys() {
+    let is = |uuid: &str| changed(|ticket| ticket.uuid = Some(uuid.into()));
+    let says = |boot_id: &str, uuid: &str| AgentHello { uuid: Some(uuid.into()), ..hello(boot_id) };
+    let site = Site::start(loopback_with_ticket()).await;
+    let token = token(&site).await;
+    site.server.publish(is("4c4c4544-0035-3410-8050-c6c04f314733")).await;
+    let other_order = says("b1", "44454C4C-3500-1034-8050-C6C04F314733");
+    assert!(matches!(say_hello(&site, &token, &other_order).await, AgentCommand::Install { .. }));
+    let another = says("b2", "44454C4C-3500-1034-8050-C6C04F314734");
+    assert!(matches!(say_hello(&site, &token, &another).await, AgentCommand::Refuse { .. }));
+    for (number, unset) in ["00000000-0000-0000-0000-000000000000", "03000200-0400-0500-0006-000700080009"].iter().enumerate() {
+        site.server.publish(is(unset)).await;
+        let told = say_hello(&site, &token, &says(&format!("c{number}"), unset)).await;
+        assert!(matches!(told, AgentCommand::Refuse { .. }), "{unset} proves nothing");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -555,3 +555,28 @@ fn a_base_and_a_head_are_compared_without_hardware() {
         assert!(made.steps().next().is_none());
     });
 }
+
+#[test]
+fn a_uuid_in_the_other_byte_order_is_confirmed_and_a_placeholder_is_not() {
+    let (real, swapped, unset) =
+        ("4c4c4544-0035-3410-8050-c6c04f314733", "44454c4c-3500-1034-8050-c6c04f314733", "03000200-0400-0500-0006-000700080009");
+    for (declared, observed, confirmed) in [(real, real, true), (real, swapped, true), (real, unset, false), (unset, unset, false)] {
+        let mut world = World::new();
+        let mut one = machine("m-1", 1);
+        (one.identity.uuid, one.install) = (Some(declared.to_owned()), Some(install("v1", None, 0)));
+        world.add(one.clone());
+        world.turn(false);
+        one.install = Some(install("v2", None, 0));
+        world.add(one);
+        world.commit("v2");
+        let mut seen = world.seen();
+        let Seen::Known(identity) = &mut seen.get_mut(&name("m-1")).unwrap().identity else { panic!("it is not seen") };
+        identity.uuid = Some(observed.to_owned());
+        world.with_input(|input| {
+            let input = rackwright::plan::Input { seen: &seen, ..*input };
+            let made = plan(&input);
+            assert_eq!(check(&made, &input), []);
+            assert_eq!(made.steps().next().is_some(), confirmed, "{declared} {observed}\n{}", render_text(&made));
+        });
+    }
+}

@@ -7,8 +7,11 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{Host, Pace, Params, tls};
-use crate::model::{AgentCommand, AgentEvent, AgentHello, AgentReport, Progress};
+use super::{Host, Pace, Params};
+use crate::{
+    model::{AgentCommand, AgentEvent, AgentHello, AgentReport, Fingerprint, Progress},
+    wire::tls,
+};
 
 /// Most characters of a server's reason that are shown.
 const REASON: usize = 400;
@@ -57,8 +60,8 @@ impl Client {
     /// A sentence when the address can't be used or TLS can't be set up.
     pub(super) fn new(params: &Params, boot_id: &str, host: Arc<dyn Host>, pace: Pace) -> Result<Self, String> {
         let base = Url::parse(&params.url).map_err(|error| format!("rackwright.url={} can't be used: {error}", params.url))?;
-        let build = |pin| {
-            let tls = tls::config(pin).map_err(|error| format!("TLS can't be set up: {error}"))?;
+        let build = |pin: Option<Fingerprint>| {
+            let tls = tls::client(tls::by_key(pin.map(|pin| pin.0))).map_err(|error| format!("TLS can't be set up: {error}"))?;
             let redirects = if pin.is_some() { reqwest::redirect::Policy::none() } else { reqwest::redirect::Policy::limited(5) };
             let builder = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().redirect(redirects);
             let builder = builder.connect_timeout(pace.request).user_agent(concat!("rackwright-agent/", env!("CARGO_PKG_VERSION")));

@@ -1,10 +1,12 @@
 //! Why an install can't be done, in the words that the controller keeps.
 
+use crate::model::NoChoice;
+
 /// A local failure: its stable name, and the sentence for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// A stable name, see the constants of [`code`].
+    /// A stable name: a constant of [`code`], or [`NoChoice::code`].
     pub code: &'static str,
     /// For people, with the values.
     pub message: String,
@@ -17,16 +19,18 @@ impl Failure {
     }
 }
 
+impl From<NoChoice> for Failure {
+    fn from(none: NoChoice) -> Self {
+        Self::new(none.code(), none.to_string())
+    }
+}
+
 /// Names of failures. They are told to the controller and kept in journals: never rename one.
 pub mod code {
     /// The list of disks can't be read.
     pub const DISK_LIST: &str = "disk-list";
-    /// No disk is what the manifest says.
-    pub const NO_DISK_MATCHES: &str = "no-disk-matches";
-    /// More than one disk is what the manifest says.
-    pub const TWO_DISKS_MATCH: &str = "two-disks-match";
-    /// The disk is, or may be, one that must be kept.
-    pub const DISK_KEPT: &str = "disk-kept";
+    /// The manifest's hint means another disk than it did when the agent chose one.
+    pub const DISK_CHANGED: &str = "disk-changed";
     /// The disk can't be opened.
     pub const DISK_OPEN: &str = "disk-open";
     /// The image needs more room than the disk has.

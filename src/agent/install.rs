@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    Disk, End, Host, choose,
+    Disk, End, Host,
     client::{CallError, Client},
     download::Download,
     failure::{Failure, code},
@@ -20,9 +20,9 @@ use super::{
     image::{Decoded, Piece, decode},
     run::in_thread,
     seed::{CIDATA, Seed, require_place, write_seed},
-    write::{StopOnDrop, Watch, Written, settle_and_verify, write},
+    write::{StopOnDrop, Watch, Written, verify, write},
 };
-use crate::model::{AgentEvent, DiskHint, ImageFormat, Install, MachineName, ObservedDisk, Phase};
+use crate::model::{AgentEvent, DiskHint, ImageFormat, Install, MachineName, ObservedDisk, Phase, choose};
 
 /// Pieces of the image that may wait for the decompressor. A piece is at most a few hundred kilobytes.
 const PIECES: usize = 32;
@@ -117,8 +117,7 @@ async fn attempt(
     order: &Order,
     watch: &Arc<Watch>,
 ) -> Result<(ObservedDisk, AgentEvent), Stop> {
-    let disks = disks.map_err(|error| Failure::new(code::DISK_LIST, format!("the disks can't be listed: {error}")))?;
-    let disk = choose(&disks, &order.system, &order.keep)?.clone();
+    let disk = chosen(disks, order)?;
     let image = &order.install.image;
     let download = Download::open(client, &image.url).await?;
     let opened = open(host, &disk).await?;
@@ -130,8 +129,11 @@ async fn attempt(
     let file_length = download.length().unwrap_or(0);
     let allow = async |first: Vec<u8>| {
         inspect(&first, size, order.install.user_data.is_some())?;
+        require_same(host, order, &disk).await?;
         client.say(&format!("writing to {} ({size} bytes)", disk.name));
         client.report(AgentEvent::Writing { disk: disk.clone() }).await?;
+        // The answer may have taken hours.
+        require_same(host, order, &disk).await?;
         watch.grant(known, file_length);
         Ok(())
     };
@@ -141,6 +143,23 @@ async fn attempt(
     let bytes = written.length;
     finish(written, order, watch).await?;
     Ok((disk, AgentEvent::Written { digest: decoded.file, bytes }))
+}
+
+/// The disk that the order means among `disks`.
+fn chosen(disks: io::Result<Vec<ObservedDisk>>, order: &Order) -> Result<ObservedDisk, Failure> {
+    let disks = disks.map_err(|error| Failure::new(code::DISK_LIST, format!("the disks can't be listed: {error}")))?;
+    Ok(choose(&disks, &order.system, &order.keep)?.clone())
+}
+
+/// Lists the disks again: one that came or went since may have made the choice another, or none.
+async fn require_same(host: &Arc<dyn Host>, order: &Order, disk: &ObservedDisk) -> Result<(), Failure> {
+    let host = host.clone();
+    let now = chosen(in_thread("list", move || host.disks()).await?, order)?;
+    if now != *disk {
+        let text = format!("{} had {} when the agent started, now {} has it", disk.name, order.system, now.name);
+        return Err(Failure::new(code::DISK_CHANGED, text));
+    }
+    Ok(())
 }
 
 async fn open(host: &Arc<dyn Host>, disk: &ObservedDisk) -> Result<Box<dyn Disk>, Failure> {
@@ -219,9 +238,10 @@ async fn put(
         // A writer that is gone tells why below.
         let _ = go.send(());
     }
-    let (decoded, written) = (decoder.await?, writer.await?);
-    let written = written?;
-    Ok((decoded?, written))
+    // Both have ended before either's failure is told.
+    let (decoded, written) = tokio::join!(decoder, writer);
+    let written = written??;
+    Ok((decoded??, written))
 }
 
 fn check_digest(decoded: &Decoded, written: &Written, order: &Order) -> Result<(), Failure> {
@@ -234,7 +254,7 @@ fn check_digest(decoded: &Decoded, written: &Written, order: &Order) -> Result<(
     Ok(())
 }
 
-/// All that is left to do on the disk once the image is on it and known to be the right one.
+/// All that is left to do on the disk once the image is on it and known to be the right one. Only at its end can the disk be started from.
 async fn finish(mut written: Written, order: &Order, watch: &Arc<Watch>) -> Result<(), Failure> {
     let seed = Seed {
         call_home: order.call_home.clone(),
@@ -245,11 +265,12 @@ async fn finish(mut written: Written, order: &Order, watch: &Arc<Watch>) -> Resu
     };
     let watch = watch.clone();
     in_thread("verify", move || {
-        if settle_and_verify(&mut written, &watch)? {
-            watch.begin(Phase::Finishing, 0);
-            write_seed(written.disk.as_mut(), &seed)?;
+        if !verify(&mut written, &watch)? {
+            return Ok(());
         }
-        Ok(())
+        watch.begin(Phase::Finishing, 0);
+        write_seed(&mut written.disk, &seed)?;
+        if watch.stopped() { Ok(()) } else { written.disk.reveal() }
     })
     .await?
 }

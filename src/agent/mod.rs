@@ -4,10 +4,9 @@
 //! touches the machine only through [`Host`] and [`Disk`], so that the simulator runs the same code. `linux` is the real machine,
 //! [`seed`] the cloud-init seed, `initramfs` the builder of what the machine boots (on the controller's side).
 //!
-//! **Non-goals.** It decides nothing but which disk matches the stated hint; what to write, whether, and when is the controller's.
+//! **Non-goals.** It decides nothing: what to write, whether, and when is the controller's, and which disk the stated hint means is `model`'s.
 //! It keeps nothing: a rebooted agent is another one (`boot_id`).
 
-mod choose;
 mod client;
 mod download;
 mod failure;
@@ -23,10 +22,9 @@ pub mod linux;
 mod params;
 mod run;
 pub mod seed;
-mod tls;
+mod withheld;
 mod write;
 
-pub use choose::choose;
 pub use failure::{Failure, code};
 pub use file::FileDisk;
 pub use host::{Disk, End, Host, Pace};

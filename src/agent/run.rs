@@ -1,6 +1,12 @@
 //! One agent start, from hello to reboot.
 
-use std::{io, sync::Arc, thread};
+use std::{
+    any::Any,
+    io,
+    panic::{self, AssertUnwindSafe},
+    sync::Arc,
+    thread,
+};
 
 use tokio::sync::oneshot;
 
@@ -71,11 +77,20 @@ where
 {
     let (sender, receiver) = oneshot::channel();
     let started = thread::Builder::new().name(name.to_owned()).spawn(move || {
+        // What `work` had is dropped by a panic, and nobody looks at it afterwards.
+        let done = panic::catch_unwind(AssertUnwindSafe(work));
         // Nobody waits any more: the install was cancelled.
-        let _ = sender.send(work());
+        let _ = sender.send(done.map_err(|panic| said(panic.as_ref())));
     });
     async move {
         started.map_err(|error| Failure::new(code::AGENT, format!("the thread {name} can't be started: {error}")))?;
-        receiver.await.map_err(|_| Failure::new(code::AGENT, format!("the thread {name} broke")))
+        let done = receiver.await.unwrap_or_else(|_| Err("it ended without a word".to_owned()));
+        done.map_err(|why| Failure::new(code::AGENT, format!("the agent is broken, which is our fault: thread {name}: {why}")))
     }
+}
+
+/// The text of a panic.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked without a text".to_owned())
 }

@@ -13,15 +13,12 @@ use super::{
     Disk,
     failure::{Failure, code},
     image::{BLOCK, finish},
+    withheld::Withheld,
 };
 use crate::model::{Digest, Phase, Progress};
 
 /// Most zeros in one request to the device: it must come back often enough to show progress and to be stopped.
-const MOST_ZEROS: u64 = 64 << 20;
-
-/// How much of the disk's end is zeroed beyond the image: what old systems keep there (the backup partition table, software RAID
-/// superblocks, ZFS labels) fits into it, and a new system must not find any.
-const TAIL: u64 = 1 << 20;
+const MOST_ZEROS: u64 = 8 << 20;
 
 /// What the threads of one install share with the rest of the agent.
 #[derive(Debug, Default)]
@@ -43,7 +40,7 @@ impl Watch {
         self.stop.store(true, Ordering::SeqCst);
     }
 
-    fn stopped(&self) -> bool {
+    pub(super) fn stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }
 
@@ -102,18 +99,18 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// A disk with an image on it.
+/// A disk with an image on it, but for its ends.
 pub(super) struct Written {
     /// The disk.
-    pub(super) disk: Box<dyn Disk>,
+    pub(super) disk: Withheld,
     /// Digest of the image's bytes on it.
     pub(super) raw: Digest,
     /// How many there are.
     pub(super) length: u64,
 }
 
-/// Shows the first block to `look`, waits for `go`, and then writes all blocks until there are no more. Whether the image was whole
-/// is the caller's question.
+/// Shows the first block to `look`, waits for `go`, and then writes all blocks until there are no more, but the disk's ends. Whether the
+/// image was whole is the caller's question.
 ///
 /// Returns `None` when it was not allowed to begin, or was stopped.
 ///
@@ -130,19 +127,27 @@ pub(super) fn write(
     if look.send(first.clone()).is_err() || go.blocking_recv().is_err() {
         return Ok(None);
     }
-    let mut writer = Writer { disk, watch, at: 0, zeros: 0, hash: Context::new(&SHA256) };
+    if watch.stopped() {
+        return Ok(None);
+    }
+    watch.wrote.store(true, Ordering::SeqCst);
+    let mut writer = Writer { disk: Withheld::begin(disk)?, watch, at: 0, zeros: 0, hash: Context::new(&SHA256) };
     for block in std::iter::once(first).chain(blocks.iter()) {
         if watch.stopped() {
             return Ok(None);
         }
         writer.put(&block)?;
     }
+    // The blocks may have ended because of a stop.
+    if watch.stopped() {
+        return Ok(None);
+    }
     writer.flush()?;
     Ok(Some(Written { raw: finish(writer.hash), length: writer.at, disk: writer.disk }))
 }
 
 struct Writer<'a> {
-    disk: Box<dyn Disk>,
+    disk: Withheld,
     watch: &'a Watch,
     /// Bytes taken so far.
     at: u64,
@@ -169,7 +174,9 @@ impl Writer<'_> {
             return Ok(());
         }
         self.flush()?;
-        self.watch.wrote.store(true, Ordering::SeqCst);
+        if self.watch.stopped() {
+            return Ok(());
+        }
         self.disk.write_at(self.at, block).map_err(|error| refused("write", self.at, length, &error))?;
         self.at += length;
         self.watch.done.store(self.at, Ordering::SeqCst);
@@ -180,7 +187,6 @@ impl Writer<'_> {
         let length = std::mem::take(&mut self.zeros);
         if length > 0 {
             let start = self.at - length;
-            self.watch.wrote.store(true, Ordering::SeqCst);
             self.disk.zero(start, length).map_err(|error| refused("zeroing", start, length, &error))?;
             self.watch.done.store(self.at, Ordering::SeqCst);
         }
@@ -188,28 +194,20 @@ impl Writer<'_> {
     }
 }
 
-fn refused(what: &str, start: u64, length: u64, error: &std::io::Error) -> Failure {
+/// A refused write as a failure.
+pub(super) fn refused(what: &str, start: u64, length: u64, error: &std::io::Error) -> Failure {
     Failure::new(code::DISK_WRITE, format!("the disk refuses a {what} of {length} bytes at byte {start}: {error}"))
 }
 
-/// Forgets what an older system left at the disk's end, puts everything on the medium, and compares what is there with `raw`.
+/// Puts everything on the medium, and compares what is there with `raw`; of the ends, which are not there yet, what will be.
 ///
 /// `false`: it was stopped.
 ///
 /// # Errors
 /// `disk-write`, `disk-read`, `verify-failed`.
-pub(super) fn settle_and_verify(written: &mut Written, watch: &Watch) -> Result<bool, Failure> {
-    if watch.stopped() {
-        return Ok(false);
-    }
+pub(super) fn verify(written: &mut Written, watch: &Watch) -> Result<bool, Failure> {
     let disk = &mut written.disk;
-    let end = disk.size();
-    // The image's last sector may be filled only in part.
-    let start = written.length.next_multiple_of(4096).max(end.saturating_sub(TAIL));
-    if start < end {
-        disk.zero(start, end - start).map_err(|error| refused("zeroing", start, end - start, &error))?;
-    }
-    sync(disk.as_mut())?;
+    sync(disk)?;
     watch.begin(Phase::Verifying, written.length);
     let mut hash = Context::new(&SHA256);
     let mut block = vec![0; BLOCK];
@@ -249,4 +247,56 @@ pub(super) fn unreadable(at: u64, error: &std::io::Error) -> Failure {
 fn is_zero(block: &[u8]) -> bool {
     const ZEROS: [u8; 4096] = [0; 4096];
     block.chunks(ZEROS.len()).all(|chunk| chunk == &ZEROS[..chunk.len()])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, sync::mpsc::sync_channel};
+
+    use super::*;
+
+    /// A disk on which the install is stopped while it zeroes.
+    struct Stopping {
+        watch: Arc<Watch>,
+        zeroed: Arc<AtomicU64>,
+    }
+
+    impl Disk for Stopping {
+        fn size(&self) -> u64 {
+            1 << 30
+        }
+        fn write_at(&mut self, _: u64, _: &[u8]) -> io::Result<()> {
+            unreachable!("nothing but zeros is written before the stop")
+        }
+        fn read_at(&mut self, _: u64, _: &mut [u8]) -> io::Result<()> {
+            unreachable!("nothing is read")
+        }
+        fn zero(&mut self, offset: u64, len: u64) -> io::Result<()> {
+            if (BLOCK as u64..512 << 20).contains(&offset) {
+                self.watch.stop();
+                self.zeroed.fetch_add(len, Ordering::SeqCst);
+            }
+            Ok(())
+        }
+        fn sync(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stop_ends_a_long_hole_too() {
+        let last_blocks = [vec![vec![0; BLOCK]; 150], [vec![vec![0; BLOCK]; 10], vec![vec![1; BLOCK]]].concat()];
+        for image in last_blocks {
+            let (watch, zeroed) = (Arc::new(Watch::default()), Arc::default());
+            let disk = Box::new(Stopping { watch: watch.clone(), zeroed: Arc::clone(&zeroed) });
+            let (blocks, blocks_out) = sync_channel(image.len());
+            image.into_iter().for_each(|block| blocks.send(block).unwrap());
+            drop(blocks);
+            let ((look, _first), (go, may_go)) = (oneshot::channel(), oneshot::channel());
+            go.send(()).unwrap();
+            assert!(write(disk, &blocks_out, look, may_go, &watch).unwrap().is_none());
+            let zeroed = zeroed.load(Ordering::SeqCst);
+            assert!(0 < zeroed && zeroed <= MOST_ZEROS, "{zeroed} bytes in all");
+        }
+    }
 }

@@ -129,6 +129,17 @@ impl State {
         lock(&self.since).entry(attempt.clone()).or_default().clone()
     }
 
+    /// The ticket of `attempt` in the table that is in force now, with what was taken since. To be asked while the lock of `since` is
+    /// held: what was looked up before a request's body had arrived may be revoked or changed.
+    ///
+    /// # Errors
+    /// [`WitnessError::NotOpen`].
+    pub fn ticket(&self, attempt: &AttemptId, since: &[Evidence]) -> Result<Ticket, WitnessError> {
+        let published = self.published();
+        let ticket = published.table.ticket(attempt).ok_or_else(|| WitnessError::NotOpen { attempt: attempt.clone() })?;
+        Ok(with_since(ticket, since))
+    }
+
     /// Tells the witness, and keeps what it took: the table in force may be older than the journal.
     ///
     /// # Errors

@@ -3,9 +3,11 @@
 //!
 //! | request | body | answer |
 //! |---|---|---|
-//! | `POST /agent/v1/hello` | [`AgentHello`] | [`AgentCommand`] |
+//! | `POST /agent/v1/hello` | [`AgentHello`] | [`AgentCommand`]; 400 when it is too much; 409 when nothing may be done |
 //! | `POST /agent/v1/report` | [`AgentReport`] | 204; 409 when it may not go on |
 //! | `GET /images/<path>` | – | the image, ranges allowed |
+//!
+//! 401 without the token of an open attempt; 413 for a body of more than 1 MiB.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +31,32 @@ pub struct AgentHello {
     pub nics: Vec<ObservedNic>,
     /// Whether the machine was started by UEFI.
     pub uefi: bool,
+}
+
+impl AgentHello {
+    /// Most disks, and most interfaces. Shelves with two paths to each of their disks stay below it.
+    pub const MOST: usize = 512;
+    /// Longest text of a field in bytes. SMBIOS and SCSI texts are some dozens.
+    pub const LONGEST: usize = 256;
+
+    /// What of it is more than any machine has.
+    pub fn excess(&self) -> Option<String> {
+        for (what, count) in [("disks", self.disks.len()), ("nics", self.nics.len())] {
+            if count > Self::MOST {
+                return Some(format!("{what} has {count} entries, at most {} are taken", Self::MOST));
+            }
+        }
+        let own = [("bootId", Some(&self.boot_id)), ("version", Some(&self.version))];
+        let identity = [("serial", self.serial.as_ref()), ("uuid", self.uuid.as_ref())];
+        let disks = self.disks.iter().flat_map(|disk| {
+            let texts = [disk.serial.as_ref(), disk.wwn.as_ref(), disk.model.as_ref(), disk.path.as_ref(), Some(&disk.name)];
+            texts.map(|text| ("disks", text))
+        });
+        let nics = self.nics.iter().map(|nic| ("nics", Some(&nic.name)));
+        let mut texts = own.into_iter().chain(identity).chain(disks).chain(nics);
+        let (what, _) = texts.find(|(_, text)| text.is_some_and(|text| text.len() > Self::LONGEST))?;
+        Some(format!("{what} has a text of more than {} bytes", Self::LONGEST))
+    }
 }
 
 /// What the agent is to do.
@@ -90,7 +118,7 @@ pub enum AgentEvent {
     Failed {
         /// Whether the disk's old content may be gone.
         wrote: bool,
-        /// A stable name, such as `wrong-digest`, `no-disk-matches`, `two-disks-match`, `disk-too-small`, `disk-write`.
+        /// A stable name, such as `wrong-digest`, `no-disk-matches`, `two-disks-match`, `disk-changed`, `disk-write`.
         code: String,
         /// For people, with the values.
         message: String,

@@ -186,7 +186,7 @@ fn retry_may_help(code: &str, wrote: bool) -> bool {
         | "two-disks-match" | "disk-kept" | "disk-too-small" | "identity" | "agent-refused" | "no-seed-partition" | "seed-too-large" => {
             false
         }
-        "image-unavailable" | "image-changed" | "network" | "stream" | "timeout" => true,
+        "image-unavailable" | "image-changed" | "network" | "stream" | "timeout" | "restarted-while-writing" => true,
         _ => !wrote,
     }
 }

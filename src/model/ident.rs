@@ -140,6 +140,43 @@ impl FromStr for Fingerprint {
 
 text_serde!(Fingerprint);
 
+/// The UUID that AMI's firmware has when the board's maker set none (HARDWARE, PXE row 31).
+const UNSET: [u8; 16] = [3, 0, 2, 0, 4, 0, 5, 0, 0, 6, 0, 7, 0, 8, 0, 9];
+
+/// Whether two SMBIOS UUIDs are one: equal, or equal after the first three fields of one are read in the other byte order. SMBIOS before
+/// 2.6 did not say that they are little-endian, so BMC, firmware and operating system often disagree (DSP0134 3.6, section 7.2.1).
+///
+/// A placeholder is the same as nothing, itself included. A text that is no UUID is compared as text.
+pub fn same_uuid(one: &str, other: &str) -> bool {
+    if is_placeholder_uuid(one) || is_placeholder_uuid(other) {
+        return false;
+    }
+    match (uuid_bytes(one), uuid_bytes(other)) {
+        (Some(one), Some(other)) => one == other || one == other_byte_order(other),
+        _ => one.trim().eq_ignore_ascii_case(other.trim()),
+    }
+}
+
+/// Whether a UUID says nothing: empty, one byte repeated (SMBIOS reserves all zeros and all ones, DSP0134 3.6 section 7.2.1), or what
+/// firmware shows when nobody set one.
+pub fn is_placeholder_uuid(text: &str) -> bool {
+    match uuid_bytes(text) {
+        Some(bytes) => bytes.iter().all(|byte| *byte == bytes[0]) || bytes == UNSET || bytes == other_byte_order(UNSET),
+        None => text.trim().is_empty(),
+    }
+}
+
+fn uuid_bytes(text: &str) -> Option<[u8; 16]> {
+    hex::decode(text.trim().replace('-', "")).ok()?.try_into().ok()
+}
+
+fn other_byte_order(mut bytes: [u8; 16]) -> [u8; 16] {
+    bytes[0..4].reverse();
+    bytes[4..6].reverse();
+    bytes[6..8].reverse();
+    bytes
+}
+
 /// The id of a Git commit: 40 hexadecimal digits (SHA-1 repositories).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "controller", derive(schemars::JsonSchema), schemars(with = "String"))]
@@ -250,5 +287,32 @@ mod tests {
         assert_ne!(base, Generation::of(image, Some("b"), 0));
         assert_ne!(base, Generation::of(image, Some("a"), 1));
         assert_ne!(Generation::of(image, None, 0), Generation::of(image, Some(""), 0));
+    }
+
+    #[test]
+    fn a_uuid_is_the_same_in_either_byte_order() {
+        let declared = "00112233-4455-6677-8899-aabbccddeeff";
+        assert!(same_uuid(declared, " 00112233-4455-6677-8899-AABBCCDDEEFF\n"));
+        assert!(same_uuid(declared, "33221100-5544-7766-8899-aabbccddeeff"));
+        assert!(same_uuid("33221100-5544-7766-8899-aabbccddeeff", declared));
+        assert!(!same_uuid(declared, "33221100-5544-7766-9988-aabbccddeeff"));
+        assert!(!same_uuid(declared, ""));
+        assert!(same_uuid("not a UUID", "Not a uuid"));
+    }
+
+    #[test]
+    fn a_placeholder_is_the_uuid_of_no_machine() {
+        for text in [
+            "",
+            " ",
+            "00000000-0000-0000-0000-000000000000",
+            "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
+            "fefefefe-fefe-fefe-fefe-fefefefefefe",
+            "03000200-0400-0500-0006-000700080009",
+            "00020003-0004-0005-0006-000700080009",
+        ] {
+            assert!(is_placeholder_uuid(text) && !same_uuid(text, text), "{text}");
+        }
+        assert!(!is_placeholder_uuid("4c4c4544-0035-3410-8050-c6c04f314733"));
     }
 }

@@ -6,6 +6,7 @@
 //! [`Observation`], `plan` makes a [`Plan`].
 
 mod agent;
+mod choose;
 mod commit;
 mod evidence;
 mod fleet;
@@ -23,6 +24,7 @@ mod step;
 mod ticket;
 
 pub use agent::*;
+pub use choose::*;
 pub use commit::*;
 pub use evidence::*;
 pub use fleet::*;

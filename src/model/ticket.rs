@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AgentCommand, AgentHello, BadIdent, BootMode, CommitId, DhcpMode, DiskHint, Evidence, Generation, Install, Mac, MachineName, Network,
-    NetworkName, Rung, Timestamp,
+    NetworkName, ObservedDisk, Rung, Timestamp, same_uuid,
 };
 
 /// One attempt at installing one machine: the machine's name and a number that only grows, as `web-01#3`.
@@ -85,44 +85,86 @@ impl Ticket {
         self.evidence.iter().any(|evidence| evidence.rung() == rung)
     }
 
+    /// The start of the agent that began to write, and the disk that it was given leave for.
+    pub fn writing(&self) -> Option<(&str, &ObservedDisk)> {
+        self.evidence.iter().find_map(|evidence| match evidence {
+            Evidence::Writing { boot_id, disk } => Some((boot_id.as_str(), disk)),
+            _ => None,
+        })
+    }
+
     /// What the boot server tells an agent that presents this ticket. Pure and idempotent: the same agent start gets the same
     /// answer however often it asks; another start gets leave to write only while no byte was written.
     pub fn answer(&self, hello: &AgentHello, now: Timestamp, call_home: &str) -> AgentCommand {
-        let refuse = |why: String| AgentCommand::Refuse { why };
-        if now >= self.expires {
-            return refuse(format!("the ticket expired at {}", self.expires));
-        }
-        if let Some(difference) = self.identity_mismatch(hello) {
-            return refuse(difference);
+        if let Some(refusal) = self.refusal(&hello.boot_id, hello.serial.as_deref(), hello.uuid.as_deref(), now) {
+            return AgentCommand::Refuse { why: refusal.to_string() };
         }
         if self.reached(Rung::Written) {
             return AgentCommand::BootFromDisk;
         }
-        let writer = self.evidence.iter().find_map(|evidence| match evidence {
-            Evidence::Writing { boot_id, .. } => Some(boot_id),
-            _ => None,
-        });
-        match writer {
-            Some(boot_id) if *boot_id != hello.boot_id => {
-                refuse("an earlier start of this machine began to write and did not finish; a new attempt is needed".to_owned())
-            }
-            _ => AgentCommand::Install {
-                attempt: self.attempt.clone(),
-                install: Box::new(self.install.clone()),
-                system: self.system.clone(),
-                keep: self.keep.clone(),
-                call_home: call_home.to_owned(),
-            },
+        AgentCommand::Install {
+            attempt: self.attempt.clone(),
+            install: Box::new(self.install.clone()),
+            system: self.system.clone(),
+            keep: self.keep.clone(),
+            call_home: call_home.to_owned(),
         }
     }
 
-    fn identity_mismatch(&self, hello: &AgentHello) -> Option<String> {
-        let differs = |what: &str, declared: &Option<String>, seen: &Option<String>| {
-            let declared = declared.as_ref()?;
-            let same = seen.as_ref().is_some_and(|seen| seen.trim().eq_ignore_ascii_case(declared.trim()));
-            (!same).then(|| format!("{what} is {}, the manifest says {declared}", seen.as_deref().unwrap_or("not reported")))
-        };
-        differs("serial", &self.serial, &hello.serial).or_else(|| differs("uuid", &self.uuid, &hello.uuid))
+    /// Why the start `boot_id` of an agent on a machine that says it is `serial` and `uuid` must do nothing.
+    pub fn refusal(&self, boot_id: &str, serial: Option<&str>, uuid: Option<&str>, now: Timestamp) -> Option<Refusal> {
+        if now >= self.expires {
+            return Some(Refusal::Expired(self.expires));
+        }
+        let same_serial = |declared: &str, seen: &str| declared.trim().eq_ignore_ascii_case(seen.trim());
+        let mismatch = differs("serial", self.serial.as_deref(), serial, same_serial);
+        let mismatch = mismatch.or_else(|| differs("uuid", self.uuid.as_deref(), uuid, same_uuid));
+        if mismatch.is_some() {
+            return mismatch;
+        }
+        let another = self.writing().is_some_and(|(writer, _)| writer != boot_id);
+        (another && !self.reached(Rung::Written)).then_some(Refusal::Restarted)
+    }
+}
+
+fn differs(what: &'static str, declared: Option<&str>, seen: Option<&str>, same: fn(&str, &str) -> bool) -> Option<Refusal> {
+    let declared = declared?;
+    if seen.is_some_and(|seen| same(declared, seen)) {
+        return None;
+    }
+    Some(Refusal::Identity { what, declared: declared.to_owned(), seen: seen.unwrap_or("not reported").to_owned() })
+}
+
+/// Why an agent must do nothing to the machine that it runs on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The ticket is worth nothing any more.
+    #[error("the ticket expired at {0}")]
+    Expired(Timestamp),
+    /// It is not the machine that the manifest means (law 8).
+    #[error("{what} is {seen}, the manifest says {declared}")]
+    Identity {
+        /// `serial` or `uuid`.
+        what: &'static str,
+        /// What the manifest says.
+        declared: String,
+        /// What the machine says.
+        seen: String,
+    },
+    /// The machine lost power, or was reset, while an earlier start of the agent wrote. That one may even write still, for all that
+    /// is known here, so this attempt is over.
+    #[error("an earlier start of this machine began to write and did not finish; a new attempt is needed")]
+    Restarted,
+}
+
+impl Refusal {
+    /// The stable name under which it fails the attempt. An expired ticket is the engine's to close.
+    pub fn code(&self) -> Option<&'static str> {
+        match self {
+            Refusal::Expired(_) => None,
+            Refusal::Identity { .. } => Some("agent-refused"),
+            Refusal::Restarted => Some("restarted-while-writing"),
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Whether a machine is the one that its manifest means (laws 4 and 8), and whether enough is known to touch it (law 2).
 
-use crate::model::{Held, Mac, Machine, Observation, ObservedIdentity, PowerState, Seen, Timestamp, Unknown};
+use crate::model::{
+    Held, Mac, Machine, Observation, ObservedIdentity, PowerState, Seen, Timestamp, Unknown, is_placeholder_uuid, same_uuid,
+};
 
 use super::deadlines::{Deadlines, after};
 
@@ -45,8 +47,8 @@ pub(super) fn differs_in_kind(one: &[String], other: &[String]) -> bool {
     ["serial:", "uuid:"].iter().any(|kind| matches!((of(one, kind), of(other, kind)), (Some(a), Some(b)) if a != b))
 }
 
-/// Serial numbers and UUIDs that firmware shows when nobody set one. They identify nothing.
-const JUNK: [&str; 10] = [
+/// Serial numbers that firmware shows when nobody set one. They identify nothing.
+const JUNK: [&str; 9] = [
     "serial:",
     "serial:0",
     "serial:none",
@@ -56,7 +58,6 @@ const JUNK: [&str; 10] = [
     "serial:default string",
     "serial:system serial number",
     "serial:to be filled by o.e.m.",
-    "uuid:03000200-0400-0500-0006-000700080009",
 ];
 
 /// Whether two machines are one: something that identifies is equal, and neither serial nor UUID contradicts it (a network card
@@ -67,7 +68,7 @@ pub(super) fn same_hardware(one: &[String], other: &[String]) -> bool {
 
 /// Whether an item of hardware can be used to tell machines apart.
 pub(super) fn identifies(item: &str) -> bool {
-    !JUNK.contains(&item)
+    !JUNK.contains(&item) && !item.strip_prefix("uuid:").is_some_and(is_placeholder_uuid)
 }
 
 /// Why nothing disruptive may be done to a machine, whatever is wanted. Empty: it may.
@@ -117,6 +118,7 @@ pub(super) fn mismatch(machine: &Machine, seen: Option<&Observation>) -> Option<
             return Some(held("serial", declared.clone(), observed.clone()));
         }
         if let (Some(declared), Some(observed)) = (&machine.identity.uuid, &identity.uuid)
+            && !is_placeholder_uuid(observed)
             && !same_uuid(declared, observed)
         {
             return Some(held("uuid", declared.clone(), observed.clone()));
@@ -148,7 +150,7 @@ fn unproven(machine: &Machine, seen: &Observation) -> Option<Held> {
     if declared.serial.is_some() && observed.serial.is_none() {
         return gap("serial", Unknown::NotReported);
     }
-    if declared.uuid.is_some() && observed.uuid.is_none() {
+    if declared.uuid.is_some() && observed.uuid.as_deref().is_none_or(is_placeholder_uuid) {
         return gap("uuid", Unknown::NotReported);
     }
     None
@@ -158,39 +160,9 @@ fn plain(text: &str) -> String {
     text.trim().to_ascii_lowercase()
 }
 
-/// Equal, or equal after the first three fields are read in the other byte order: SMBIOS before 2.6 stored them big-endian, so BMC,
-/// firmware and operating system often disagree (SMBIOS DSP0134, section 7.2.1).
-fn same_uuid(declared: &str, observed: &str) -> bool {
-    if declared.trim().eq_ignore_ascii_case(observed.trim()) {
-        return true;
-    }
-    let bytes = |text: &str| hex::decode(plain(text).replace('-', "")).ok().filter(|bytes| bytes.len() == 16);
-    match (bytes(declared), bytes(observed)) {
-        (Some(declared), Some(mut observed)) => {
-            if declared == observed {
-                return true;
-            }
-            observed[0..4].reverse();
-            observed[4..6].reverse();
-            observed[6..8].reverse();
-            declared == observed
-        }
-        _ => plain(declared) == plain(observed),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_uuid_is_the_same_in_either_byte_order() {
-        let declared = "00112233-4455-6677-8899-aabbccddeeff";
-        assert!(same_uuid(declared, "00112233-4455-6677-8899-AABBCCDDEEFF"));
-        assert!(same_uuid(declared, "33221100-5544-7766-8899-aabbccddeeff"));
-        assert!(!same_uuid(declared, "33221100-5544-7766-9988-aabbccddeeff"));
-        assert!(!same_uuid(declared, ""));
-    }
 
     #[test]
     fn hardware_is_the_same_by_one_item_that_nothing_contradicts() {
@@ -200,6 +172,8 @@ mod tests {
         assert!(same_hardware(&old, &of(&["mac:52:54:00:00:00:01"])));
         assert!(!same_hardware(&old, &of(&["serial:b", "mac:52:54:00:00:00:01"])), "a card that moved");
         assert!(!same_hardware(&of(&["serial:0123456789"]), &of(&["serial:0123456789"])), "junk identifies nothing");
+        let unset = of(&["uuid:00020003-0004-0005-0006-000700080009"]);
+        assert!(!same_hardware(&unset, &unset), "a placeholder in the other byte order");
         assert!(!same_hardware(&[], &[]));
     }
 }

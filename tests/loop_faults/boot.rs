@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use rackwright::wire::dhcp::{Kind, Message, code};
+use rackwright::{
+    model::Rung,
+    wire::dhcp::{Kind, Message, code},
+};
 use serde_json::{Value, json};
 
 use crate::{all_ready, end, find, lab::Lab, only_bad_stalls, pair};
@@ -49,6 +52,29 @@ async fn a_machine_that_boots_from_its_disk_instead_of_the_network() {
     lab.commit("Try bad again");
     all_ready(&lab).await;
     assert_eq!((lab.installs("bad"), lab.installs("good")), (1, 1));
+    end(lab, controller).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_cut_while_the_agent_writes() {
+    // Silence would end the attempt too, but long after this test.
+    let (sim, tune) = (json!({"control": "127.0.0.1:0"}), json!({"deadlines": {"silence": "600s"}}));
+    let lab = Lab::tuned(pair("Install", |bad| bad.faults = vec!["reset-during-write:1"]), "20ms", sim, tune).await;
+    let controller = lab.controller().await;
+    lab.until("the power cut", |status| {
+        find(status, "bad").is_some_and(|bad| bad.rung == Some(Rung::Writing) && bad.power == "Off") && lab.installs("bad") == 1
+    })
+    .await;
+    let head = &std::fs::read(lab.disk("bad")).unwrap()[..1 << 20];
+    assert!(head.iter().all(|byte| *byte == 0), "what is half written can't be started");
+
+    // Power comes back. The disk has nothing to start, so the firmware goes on to the network, where the agent starts again.
+    let url = format!("http://{}/machines/bad/power", lab.simulator.control().unwrap());
+    let answer = reqwest::Client::new().post(url).json(&json!({"state": "On"})).send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 204);
+    all_ready(&lab).await;
+    assert_eq!((lab.installs("bad"), lab.installs("good")), (2, 1));
+    assert_eq!(lab.difference("bad", &lab.nodes[0].image), None);
     end(lab, controller).await;
 }
 

@@ -58,6 +58,16 @@ pub fn mount_all() {
     let _ = fs::write("/proc/sys/kernel/printk_devkmsg", "on");
 }
 
+/// Makes the kernel restart the machine a minute after it panicked, which it does when PID 1 ends, instead of standing there for ever.
+/// A `panic=` on its command line is somebody's wish and stays.
+pub fn restart_after_kernel_panic() {
+    const PANIC: &str = "/proc/sys/kernel/panic";
+    let told = fs::read_to_string(PANIC).is_ok_and(|seconds| seconds.trim() != "0");
+    if !told && let Err(error) = fs::write(PANIC, "60") {
+        say(&format!("{PANIC} can't be written: {error}"));
+    }
+}
+
 /// Mounts the firmware's variables, once their module is loaded.
 pub fn mount_efivars() {
     if Path::new("/sys/firmware/efi").is_dir() {

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::model::{ObservedDisk, ObservedNic};
+use crate::model::{ObservedDisk, ObservedNic, is_placeholder_uuid};
 
 /// Texts that vendors leave in SMBIOS where a serial number should be, in lower case.
 const PLACEHOLDERS: [&str; 12] = [
@@ -43,12 +43,10 @@ impl Sysfs {
         (!PLACEHOLDERS.contains(&text.to_ascii_lowercase().as_str())).then_some(text)
     }
 
-    /// UUID in lower case; `None` when it says nothing (all zeros or all ones, SMBIOS 3.6 section 7.2.1).
+    /// UUID in lower case; `None` for a placeholder.
     pub(super) fn uuid(&self) -> Option<String> {
         let text = read(&self.root.join("class/dmi/id/product_uuid"))?.to_ascii_lowercase();
-        let says_something =
-            text.chars().any(|digit| digit != '0' && digit != '-') && text.chars().any(|digit| digit != 'f' && digit != '-');
-        says_something.then_some(text)
+        (!is_placeholder_uuid(&text)).then_some(text)
     }
 
     pub(super) fn uefi(&self) -> bool {

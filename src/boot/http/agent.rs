@@ -16,13 +16,20 @@ use serde::de::DeserializeOwned;
 
 use super::{images, not_taken, read_body, text, when_ready};
 use crate::{
-    boot::state::{State, with_since},
-    model::{AgentCommand, AgentEvent, AgentHello, AgentReport, Digest, Evidence, ObservedDisk, Rung, Ticket, Timestamp},
+    boot::state::State,
+    model::{
+        AgentCommand, AgentEvent, AgentHello, AgentReport, AttemptId, Digest, Evidence, NoChoice, ObservedDisk, Rung, Ticket, Timestamp,
+        choose,
+    },
     ports::WitnessError,
 };
 
 /// Longest text of an agent that is taken over, in characters: enough for any error, not for a flood.
 const LONGEST_TEXT: usize = 2000;
+
+/// Most starts of the agent under one attempt. Each is journaled. A machine that starts again and again makes one in some minutes, and
+/// an attempt lasts some hours.
+const MOST_STARTS: usize = 64;
 
 /// Routes of the HTTPS server.
 pub fn router(state: Arc<State>) -> Router {
@@ -35,74 +42,111 @@ pub fn router(state: Arc<State>) -> Router {
 }
 
 async fn hello(Shared(state): Shared<Arc<State>>, headers: HeaderMap, body: Body) -> Response {
-    let (ticket, hello) = match prove::<AgentHello>(&state, &headers, body).await {
+    let (attempt, hello) = match prove::<AgentHello>(&state, &headers, body).await {
         Ok(proved) => proved,
         Err(refusal) => return refusal,
     };
-    match command(&state, &ticket, hello).await {
-        Ok(command) => Json(command).into_response(),
-        Err(error) => not_taken(&error),
+    if let Some(why) = hello.excess() {
+        tracing::warn!(%attempt, why, "agent's hello refused");
+        return text(StatusCode::BAD_REQUEST, why);
     }
+    answered(&attempt, command(&state, &attempt, hello).await.map(|taken| taken.map(Json)))
 }
 
-async fn command(state: &State, ticket: &Ticket, hello: AgentHello) -> Result<AgentCommand, WitnessError> {
-    let attempt = &ticket.attempt;
+/// What to do; the inner error is why the agent must do nothing, where not even that can be taken note of.
+async fn command(state: &State, attempt: &AttemptId, hello: AgentHello) -> Result<Result<AgentCommand, No>, WitnessError> {
     let since = state.since(attempt);
     let mut since = since.lock().await;
-    let ticket = with_since(ticket, &since);
+    let ticket = state.ticket(attempt, &since)?;
     let call_home = state.facts.call_home_url(attempt, &state.tokens.call_home(attempt));
-    let mut command = ticket.answer(&hello, Timestamp::now(), &call_home);
+    let now = Timestamp::now();
+    let mut command = ticket.answer(&hello, now, &call_home);
+    let refusal = ticket.refusal(&hello.boot_id, hello.serial.as_deref(), hello.uuid.as_deref(), now);
+    let up = match agent_up(&ticket, &hello) {
+        Ok(up) => up,
+        Err(no) => return Ok(Err(no)),
+    };
+    // Also when it is refused: what it is, or that it is another start, is why.
+    state.saw(attempt, up, &mut since).await?;
+    if let AgentCommand::Install { install, .. } = &mut command {
+        install.image.url = state.facts.image_url(&install.image.url);
+    }
+    if let Some(refusal) = refusal {
+        let why = refusal.to_string();
+        tracing::warn!(%attempt, why, "agent refused");
+        if let Some(code) = refusal.code() {
+            state.witness.failed(attempt, ticket.reached(Rung::Writing), code, &why).await?;
+        }
+    }
+    tracing::info!(%attempt, boot_id = hello.boot_id, version = hello.version, uefi = hello.uefi, "agent up");
+    Ok(Ok(command))
+}
+
+/// A hello as evidence. What it says is journaled, so each start may say one thing, and there may not be starts without end.
+fn agent_up(ticket: &Ticket, hello: &AgentHello) -> Result<Evidence, No> {
     let up = Evidence::AgentUp {
         boot_id: hello.boot_id.clone(),
         serial: hello.serial.clone(),
         uuid: hello.uuid.clone(),
         disks: hello.disks.clone(),
     };
-    // Also when it is refused: what it is, or that it is another start, is why.
-    state.saw(attempt, up, &mut since).await?;
-    match &mut command {
-        AgentCommand::Install { install, .. } => install.image.url = state.facts.image_url(&install.image.url),
-        AgentCommand::Refuse { why } => {
-            tracing::warn!(%attempt, why, "agent refused");
-            let expired = Timestamp::now() >= ticket.expires;
-            // An expired ticket is the engine's to close; the other reasons can't pass by themselves.
-            if !expired {
-                state.witness.failed(attempt, ticket.reached(Rung::Writing), "agent-refused", why).await?;
-            }
+    let starts = ticket.evidence.iter().filter(|evidence| evidence.rung() == Rung::AgentUp);
+    match starts.clone().find(|known| matches!(known, Evidence::AgentUp { boot_id, .. } if *boot_id == hello.boot_id)) {
+        Some(known) if *known == up => Ok(up),
+        Some(_) => Err(No::because("this start of the agent said before that it is something else")),
+        None if starts.count() >= MOST_STARTS => {
+            Err(No::because(format!("the agent started {MOST_STARTS} times under {}; a new attempt is needed", ticket.attempt)))
         }
-        AgentCommand::BootFromDisk => {}
+        None => Ok(up),
     }
-    tracing::info!(%attempt, boot_id = hello.boot_id, version = hello.version, uefi = hello.uefi, "agent up");
-    Ok(command)
 }
 
 async fn report(Shared(state): Shared<Arc<State>>, headers: HeaderMap, body: Body) -> Response {
-    let (ticket, report) = match prove::<AgentReport>(&state, &headers, body).await {
+    let (attempt, report) = match prove::<AgentReport>(&state, &headers, body).await {
         Ok(proved) => proved,
         Err(refusal) => return refusal,
     };
-    match take(&state, &ticket, report).await {
-        Ok(Ok(())) => StatusCode::NO_CONTENT.into_response(),
-        Ok(Err(why)) => {
-            tracing::warn!(attempt = %ticket.attempt, why, "agent's report refused");
+    answered(&attempt, take(&state, &attempt, report).await.map(|taken| taken.map(|()| StatusCode::NO_CONTENT)))
+}
+
+fn answered(attempt: &AttemptId, taken: Result<Result<impl axum::response::IntoResponse, No>, WitnessError>) -> Response {
+    match taken {
+        Ok(Ok(answer)) => answer.into_response(),
+        Ok(Err(No { why, .. })) => {
+            tracing::warn!(%attempt, why, "agent's word refused");
             text(StatusCode::CONFLICT, why)
         }
         Err(error) => not_taken(&error),
     }
 }
 
-/// Takes a report; the inner error is why the agent must not go on.
-async fn take(state: &State, ticket: &Ticket, report: AgentReport) -> Result<Result<(), String>, WitnessError> {
-    let attempt = &ticket.attempt;
-    if let AgentEvent::Progress(progress) = report.event {
-        state.witness.progress(attempt, progress);
-        return Ok(Ok(()));
+/// Why an agent must not go on, and the name under which that fails its attempt, if it does.
+struct No {
+    why: String,
+    fails: Option<&'static str>,
+}
+
+impl No {
+    fn because(why: impl Into<String>) -> Self {
+        Self { why: why.into(), fails: None }
     }
+}
+
+impl From<NoChoice> for No {
+    fn from(none: NoChoice) -> Self {
+        Self { fails: Some(none.code()), why: none.to_string() }
+    }
+}
+
+/// Takes a report; the inner error is why the agent must not go on.
+async fn take(state: &State, attempt: &AttemptId, report: AgentReport) -> Result<Result<(), No>, WitnessError> {
     let since = state.since(attempt);
     let mut since = since.lock().await;
-    let ticket = with_since(ticket, &since);
+    let ticket = state.ticket(attempt, &since)?;
     let evidence = match report.event {
-        AgentEvent::Progress(_) => return Ok(Ok(())),
+        AgentEvent::Progress(progress) => {
+            return Ok(is_writer(&ticket, &report.boot_id).map(|()| state.witness.progress(attempt, progress)));
+        }
         AgentEvent::Writing { disk } => may_write(&ticket, &report.boot_id, disk, Timestamp::now()),
         AgentEvent::Written { digest, bytes } => was_written(&ticket, &report.boot_id, digest, bytes),
         AgentEvent::Failed { wrote, code, message } => {
@@ -120,66 +164,71 @@ async fn take(state: &State, ticket: &Ticket, report: AgentReport) -> Result<Res
             tracing::info!(%attempt, boot_id = report.boot_id, %rung, "agent's report");
             Ok(Ok(()))
         }
-        Err(why) => Ok(Err(why)),
+        Err(no) => {
+            if let Some(code) = no.fails {
+                state.witness.failed(attempt, ticket.reached(Rung::Writing), code, &no.why).await?;
+            }
+            Ok(Err(no))
+        }
     }
 }
 
 /// Leave to write: to a start of the agent that said hello, whose identity matches, while the ticket permits an install, and
-/// for one disk.
-fn may_write(ticket: &Ticket, boot_id: &str, disk: ObservedDisk, now: Timestamp) -> Result<Evidence, String> {
+/// for the one disk that the ticket's hints mean among those that it said it has (law 6).
+fn may_write(ticket: &Ticket, boot_id: &str, disk: ObservedDisk, now: Timestamp) -> Result<Evidence, No> {
     let hello = ticket.evidence.iter().find_map(|evidence| match evidence {
-        Evidence::AgentUp { boot_id: id, serial, uuid, disks } if id == boot_id => Some(AgentHello {
-            boot_id: id.clone(),
-            version: String::new(),
-            serial: serial.clone(),
-            uuid: uuid.clone(),
-            disks: disks.clone(),
-            nics: Vec::new(),
-            uefi: false,
-        }),
+        Evidence::AgentUp { boot_id: id, serial, uuid, disks } if id == boot_id => Some((serial, uuid, disks)),
         _ => None,
     });
-    let hello = hello.ok_or("this start of the agent did not say hello")?;
-    match ticket.answer(&hello, now, "") {
-        AgentCommand::Install { .. } => {}
-        AgentCommand::BootFromDisk => return Err("the disk is written already".to_owned()),
-        AgentCommand::Refuse { why } => return Err(why),
+    let (serial, uuid, disks) = hello.ok_or_else(|| No::because("this start of the agent did not say hello"))?;
+    if let Some(refusal) = ticket.refusal(boot_id, serial.as_deref(), uuid.as_deref(), now) {
+        return Err(No::because(refusal.to_string()));
     }
-    let writing = ticket.evidence.iter().find_map(|evidence| match evidence {
-        Evidence::Writing { disk, .. } => Some(disk),
-        _ => None,
-    });
-    match writing {
-        Some(other) if *other != disk => Err(format!("it began to write {} already", other.name)),
-        _ => Ok(Evidence::Writing { boot_id: boot_id.to_owned(), disk }),
+    if ticket.reached(Rung::Written) {
+        return Err(No::because("the disk is written already"));
     }
+    if let Some((_, other)) = ticket.writing().filter(|(_, other)| **other != disk) {
+        return Err(No::because(format!("it began to write {} already", other.name)));
+    }
+    let chosen = choose(disks, &ticket.system, &ticket.keep)?;
+    if *chosen != disk {
+        let why = format!("the manifest in force means {}, not {}", chosen.name, disk.name);
+        return Err(No { why, fails: Some("disk-changed") });
+    }
+    Ok(Evidence::Writing { boot_id: boot_id.to_owned(), disk })
+}
+
+/// Whether this start has leave to write.
+fn is_writer(ticket: &Ticket, boot_id: &str) -> Result<(), No> {
+    let writes = ticket.writing().is_some_and(|(writer, _)| writer == boot_id);
+    writes.then_some(()).ok_or_else(|| No::because("this start of the agent has no leave to write"))
 }
 
 /// Written counts only from the start that had leave to write, and with the declared digest.
-fn was_written(ticket: &Ticket, boot_id: &str, digest: Digest, bytes: u64) -> Result<Evidence, String> {
-    let leave = ticket.evidence.iter().any(|evidence| matches!(evidence, Evidence::Writing { boot_id: id, .. } if id == boot_id));
+fn was_written(ticket: &Ticket, boot_id: &str, digest: Digest, bytes: u64) -> Result<Evidence, No> {
+    is_writer(ticket, boot_id)?;
     let declared = ticket.install.image.digest;
-    match () {
-        () if !leave => Err("this start of the agent had no leave to write".to_owned()),
-        () if digest != declared => Err(format!("the digest is {digest}, the manifest says {declared}")),
-        () => Ok(Evidence::Written { digest, bytes }),
+    if digest != declared {
+        return Err(No::because(format!("the digest is {digest}, the manifest says {declared}")));
     }
+    Ok(Evidence::Written { digest, bytes })
 }
 
-/// The ticket whose token the request bears, and what it says.
-async fn prove<T: DeserializeOwned>(state: &State, headers: &HeaderMap, body: Body) -> Result<(Ticket, T), Response> {
+/// The attempt whose token the request bears, and what the request says. Only the name is handed on: the ticket itself may be another
+/// one, or none, by the time that a slow body is here.
+async fn prove<T: DeserializeOwned>(state: &State, headers: &HeaderMap, body: Body) -> Result<(AttemptId, T), Response> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
     let published = state.published();
-    let mut tickets = published.table.tickets.values();
-    let ticket = bearer.and_then(|token| tickets.find(|ticket| state.tokens.is_agent(&ticket.attempt, token)));
-    let Some(ticket) = ticket else {
+    let mut attempts = published.table.tickets.values().map(|ticket| &ticket.attempt);
+    let attempt = bearer.and_then(|token| attempts.find(|attempt| state.tokens.is_agent(attempt, token)));
+    let Some(attempt) = attempt else {
         tracing::warn!("an agent without a valid token was refused");
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
         return Err((StatusCode::UNAUTHORIZED, challenge, "no ticket goes with this token\n").into_response());
     };
     let bytes = read_body(body).await?;
     let said = serde_json::from_slice(&bytes).map_err(|error| text(StatusCode::BAD_REQUEST, format!("not understood: {error}")))?;
-    Ok((ticket.clone(), said))
+    Ok((attempt.clone(), said))
 }
 
 fn shorten(text: &str) -> String {

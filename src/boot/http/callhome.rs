@@ -13,8 +13,8 @@ use serde::Deserialize;
 
 use super::{not_taken, read_body, text};
 use crate::{
-    boot::state::{State, with_since},
-    model::{AttemptId, CallHome, Evidence, MachineName, Rung},
+    boot::state::State,
+    model::{AttemptId, CallHome, Evidence, Generation, MachineName, Rung},
     ports::WitnessError,
 };
 
@@ -46,7 +46,6 @@ pub async fn take(
         Ok(said) => said,
         Err(why) => return text(StatusCode::BAD_REQUEST, why),
     };
-    tracing::info!(%attempt, generation = said.generation, hostname = said.hostname, "call home");
     match told(&state, &attempt, said).await {
         Ok(response) => response,
         Err(error) => not_taken(&error),
@@ -54,19 +53,20 @@ pub async fn take(
 }
 
 async fn told(state: &State, attempt: &AttemptId, said: CallHome) -> Result<Response, WitnessError> {
-    let published = state.published();
-    let Some(ticket) = published.table.ticket(attempt) else {
-        // A system that starts again after its attempt was closed: nothing new.
-        return if published.table.installed.contains_key(attempt) {
-            Ok(StatusCode::NO_CONTENT.into_response())
-        } else {
-            Ok(text(StatusCode::CONFLICT, format!("{attempt} is not open")))
-        };
+    let Ok(generation) = said.generation.parse::<Generation>() else {
+        return Ok(text(StatusCode::BAD_REQUEST, "the generation is not one"));
     };
-    let Ok(generation) = said.generation.parse() else { return Ok(text(StatusCode::BAD_REQUEST, "the generation is not one")) };
+    // No name is longer than 255 bytes (RFC 1035 section 2.3.4), and a log is no place for more.
+    let hostname: Option<String> = said.hostname.map(|name| name.chars().take(255).collect());
+    tracing::info!(%attempt, %generation, hostname, "call home");
     let since = state.since(attempt);
     let mut since = since.lock().await;
-    let ticket = with_since(ticket, &since);
+    let ticket = match state.ticket(attempt, &since) {
+        Ok(ticket) => ticket,
+        // A system that starts again after its attempt was closed: nothing new.
+        Err(_) if state.published().table.installed.contains_key(attempt) => return Ok(StatusCode::NO_CONTENT.into_response()),
+        Err(error) => return Err(error),
+    };
     if !ticket.reached(Rung::Written) {
         return Ok(text(StatusCode::CONFLICT, format!("{attempt} is not written yet: this is not the system that it installs")));
     }

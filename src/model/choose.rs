@@ -1,35 +1,79 @@
 //! Which disk is written (law 6): exactly one matches the stated hint, and it is surely none that must be kept.
 
-use super::failure::{Failure, code};
-use crate::model::{DiskHint, ObservedDisk};
+use super::{DiskHint, ObservedDisk};
 
-/// The one disk that `system` means.
+/// Why no disk was chosen, with the list of what is there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoChoice {
+    /// No disk is what the hint says.
+    #[error("no disk has {hint}; there is {there}")]
+    NoneMatches {
+        /// The hint.
+        hint: String,
+        /// The disks.
+        there: String,
+    },
+    /// More than one disk is.
+    #[error("{count} disks have {hint}, so none was chosen; there is {there}")]
+    SeveralMatch {
+        /// How many.
+        count: usize,
+        /// The hint.
+        hint: String,
+        /// The disks.
+        there: String,
+    },
+    /// The one that is, is or may be one to keep.
+    #[error("{disk} has {hint}, but {doubt} ({keep}); there is {there}")]
+    Kept {
+        /// Its name.
+        disk: String,
+        /// The hint.
+        hint: String,
+        /// What is known of it.
+        doubt: &'static str,
+        /// The hint of the disk to keep.
+        keep: String,
+        /// The disks.
+        there: String,
+    },
+}
+
+impl NoChoice {
+    /// Its stable name, as agents report it and journals keep it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            NoChoice::NoneMatches { .. } => "no-disk-matches",
+            NoChoice::SeveralMatch { .. } => "two-disks-match",
+            NoChoice::Kept { .. } => "disk-kept",
+        }
+    }
+}
+
+/// The one disk that `system` means. The agent asks before it writes, and the boot server before it allows that.
 ///
 /// Fails closed: a hint that states nothing matches nothing; a field that a disk does not report does not match; and a disk that
 /// *may* be one of `keep`, because it does not report the field by which that one is known, is refused unless another disk
 /// here is that one for sure (law 2).
 ///
 /// # Errors
-/// [`Failure`] with the list of what is there.
-pub fn choose<'a>(disks: &'a [ObservedDisk], system: &DiskHint, keep: &[DiskHint]) -> Result<&'a ObservedDisk, Failure> {
-    let mut matching = disks.iter().filter(|disk| compare(system, disk) == Match::Yes);
-    let Some(disk) = matching.next() else {
-        return Err(Failure::new(code::NO_DISK_MATCHES, format!("no disk has {system}; there is {}", list(disks))));
+/// [`NoChoice`].
+pub fn choose<'a>(disks: &'a [ObservedDisk], system: &DiskHint, keep: &[DiskHint]) -> Result<&'a ObservedDisk, NoChoice> {
+    let matching: Vec<&ObservedDisk> = disks.iter().filter(|disk| compare(system, disk) == Match::Yes).collect();
+    let (hint, there) = (system.to_string(), list(disks));
+    let disk = match matching[..] {
+        [] => return Err(NoChoice::NoneMatches { hint, there }),
+        [disk] => disk,
+        [..] => return Err(NoChoice::SeveralMatch { count: matching.len(), hint, there }),
     };
-    let others: Vec<&ObservedDisk> = matching.collect();
-    if !others.is_empty() {
-        let text = format!("{} disks have {system}, so none was chosen; there is {}", others.len() + 1, list(disks));
-        return Err(Failure::new(code::TWO_DISKS_MATCH, text));
-    }
-    for hint in keep {
-        let doubt = match compare(hint, disk) {
+    for kept in keep {
+        let doubt = match compare(kept, disk) {
             Match::No => continue,
             Match::Yes => "is a disk to keep",
-            Match::Unknown if is_another(hint, disk, disks) => continue,
+            Match::Unknown if is_another(kept, disk, disks) => continue,
             Match::Unknown => "does not report enough to tell it from a disk to keep",
         };
-        let text = format!("{} has {system}, but {doubt} ({hint}); there is {}", disk.name, list(disks));
-        return Err(Failure::new(code::DISK_KEPT, text));
+        return Err(NoChoice::Kept { disk: disk.name.clone(), hint, doubt, keep: kept.to_string(), there });
     }
     Ok(disk)
 }
@@ -83,7 +127,7 @@ fn bare_wwn(text: &str) -> String {
 }
 
 /// The disks as one line for people.
-pub(super) fn list(disks: &[ObservedDisk]) -> String {
+fn list(disks: &[ObservedDisk]) -> String {
     let one = |disk: &ObservedDisk| {
         let texts = [("serial", &disk.serial), ("wwn", &disk.wwn), ("model", &disk.model), ("path", &disk.path)];
         let mut text = disk.name.clone();
@@ -132,24 +176,25 @@ mod tests {
         let disks = [disk("sda", "A", None), disk("sdb", "B", None)];
         let model = DiskHint { model: Some("MZ7L3960".to_owned()), ..DiskHint::default() };
         let none = choose(&disks, &serial("C"), &[]).unwrap_err();
-        assert_eq!(none.code, "no-disk-matches");
-        assert!(none.message.contains("sda (serial A") && none.message.contains("sdb (serial B"), "{none}");
-        assert_eq!(choose(&disks, &model, &[]).unwrap_err().code, "two-disks-match");
-        assert_eq!(choose(&disks, &model, &[serial("B")]).unwrap_err().code, "two-disks-match", "keep is not a filter");
-        assert_eq!(choose(&disks, &DiskHint::default(), &[]).unwrap_err().code, "no-disk-matches");
-        assert_eq!(choose(&[], &serial("A"), &[]).unwrap_err().message, "no disk has serial A; there is no disk at all");
+        assert_eq!(none.code(), "no-disk-matches");
+        let text = none.to_string();
+        assert!(text.contains("sda (serial A") && text.contains("sdb (serial B"), "{text}");
+        assert_eq!(choose(&disks, &model, &[]).unwrap_err().code(), "two-disks-match");
+        assert_eq!(choose(&disks, &model, &[serial("B")]).unwrap_err().code(), "two-disks-match", "keep is not a filter");
+        assert_eq!(choose(&disks, &DiskHint::default(), &[]).unwrap_err().code(), "no-disk-matches");
+        assert_eq!(choose(&[], &serial("A"), &[]).unwrap_err().to_string(), "no disk has serial A; there is no disk at all");
     }
 
     #[test]
     fn a_disk_to_keep_is_never_chosen() {
         let disks = [disk("sda", "A", Some("0x1")), disk("sdb", "B", None)];
-        assert_eq!(choose(&disks, &serial("A"), &[wwn("1")]).unwrap_err().code, "disk-kept");
+        assert_eq!(choose(&disks, &serial("A"), &[wwn("1")]).unwrap_err().code(), "disk-kept");
     }
 
     #[test]
     fn a_disk_that_may_be_the_one_to_keep_is_refused() {
         let disks = [disk("sda", "A", Some("0x1")), disk("sdb", "B", None)];
-        assert_eq!(choose(&disks, &serial("B"), &[wwn("2")]).unwrap_err().code, "disk-kept", "sdb has no WWN: it may be 2");
+        assert_eq!(choose(&disks, &serial("B"), &[wwn("2")]).unwrap_err().code(), "disk-kept", "sdb has no WWN: it may be 2");
         assert_eq!(choose(&disks, &serial("B"), &[wwn("1")]).unwrap().name, "sdb", "sda is 1 for sure");
     }
 
@@ -157,7 +202,7 @@ mod tests {
     fn a_field_that_is_not_reported_does_not_match() {
         let blank = ObservedDisk { name: "vda".to_owned(), serial: Some("  ".to_owned()), ..ObservedDisk::default() };
         for hint in [serial(""), serial("  "), wwn("1"), DiskHint { min_size: Some(0), ..DiskHint::default() }] {
-            assert_eq!(choose(std::slice::from_ref(&blank), &hint, &[]).unwrap_err().code, "no-disk-matches", "{hint}");
+            assert_eq!(choose(std::slice::from_ref(&blank), &hint, &[]).unwrap_err().code(), "no-disk-matches", "{hint}");
         }
     }
 
@@ -165,7 +210,7 @@ mod tests {
     fn every_stated_field_must_match() {
         let disks = [disk("sda", "A", None)];
         let hint = DiskHint { max_size: Some(1000), ..serial("A") };
-        assert_eq!(choose(&disks, &hint, &[]).unwrap_err().code, "no-disk-matches");
+        assert_eq!(choose(&disks, &hint, &[]).unwrap_err().code(), "no-disk-matches");
         let hint = DiskHint { min_size: Some(960_197_124_096), max_size: Some(960_197_124_096), ..serial("A") };
         assert!(choose(&disks, &hint, &[]).is_ok());
     }
