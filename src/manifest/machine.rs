@@ -124,7 +124,14 @@ impl<'a> Reader<'a> {
             let dangling = self.world.names.check(Kind::Secret, name, self.doc.number, || path_to!["spec", "bmc", "credentials"]);
             self.faults.extend(dangling);
         }
+        let plain = address.starts_with("http://");
         let trust = match (&stated.fingerprint, stated.insecure) {
+            (_, false) if whole && plain => {
+                let message = "over plain `http://` no BMC can prove who it is, and everyone on the way reads the password";
+                let hint = "write `https://`; where the BMC knows only HTTP, say so with `insecure: true` and without `fingerprint`";
+                self.fault("plain-http", path_to!["spec", "bmc", "address"], message, hint);
+                return None;
+            }
             (None, false) => Trust::Ca,
             (None, true) => Trust::Insecure,
             (Some(_), true) => {
