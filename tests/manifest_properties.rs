@@ -153,11 +153,12 @@ fn text(kind: Kind, number: usize, n: [u8; 10]) -> String {
             let name = one_of("m", if n[0] % 8 == 0 { n[1] } else { number as u8 }, 5);
             let profile = if n[2] % 4 == 0 { String::new() } else { format!(", profile: {}", one_of("p", n[2], 3)) };
             let spec = format!(
-                "identity: {{serial: S{}}}, bmc: {{address: \"https://10.0.8.{}\", credentials: {}}}{profile}{}, rebuild: {}, \
+                "identity: {{serial: S{}}}, bmc: {{address: \"https://10.0.8.{}{}\", credentials: {}}}{profile}{}, rebuild: {}, \
                  disks: {{system: {{serial: D}}}}, \
                  nics: [{{name: lan0, mac: \"52:54:00:00:00:{:02x}\", network: {}, address: 10.0.{}.{}, boot: true}}]",
                 if n[3] < 16 { 0 } else { number },
-                if n[4] < 16 { 0 } else { number },
+                if n[4] < 64 { 0 } else { number },
+                if n[4] % 4 == 1 { format!("/redfish/v1/Systems/{}", number % 3) } else { String::new() },
                 one_of("s", n[5], 2),
                 template(n[6]),
                 n[7] % 2,

@@ -53,6 +53,13 @@ pub fn run(args: &Args) -> anyhow::Result<Done> {
     if !args.bmc.starts_with("https://") && !args.bmc.starts_with("http://") {
         bail!("--bmc {} is not a URL: write https://{}", args.bmc, args.bmc);
     }
+    if args.bmc.starts_with("http://") && !args.insecure {
+        bail!(
+            "over plain http {} can't prove who it is, and everyone on the way reads the password: write https://, or add --insecure in a \
+             laboratory",
+            args.bmc
+        );
+    }
     let credential = match (&args.user, &args.password_file) {
         (Some(user), Some(file)) => {
             let text = std::fs::read_to_string(file).with_context(|| format!("can't read the password file {}", file.display()))?;
@@ -63,7 +70,7 @@ pub fn run(args: &Args) -> anyhow::Result<Done> {
     let trust = match (args.insecure, args.fingerprint) {
         (true, _) => Trust::Insecure,
         (false, Some(fingerprint)) => Trust::Pinned(fingerprint),
-        (false, None) if args.ca_file.is_some() || args.bmc.starts_with("http://") => Trust::Ca,
+        (false, None) if args.ca_file.is_some() => Trust::Ca,
         // Who pins what no certificate has is told which one was presented, before any credential was sent.
         (false, None) => Trust::Pinned(NO_FINGERPRINT),
     };

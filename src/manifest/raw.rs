@@ -202,8 +202,9 @@ pub(crate) struct Place {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Bmc {
-    /// `https://` and a host, with an optional port.
-    #[schemars(extend("pattern" = "^https?://[^/@]+/?$"))]
+    /// `https://` and a host, with an optional port; where a BMC has several systems, then the path of one, such as
+    /// `/redfish/v1/Systems/1`. `http://` needs `insecure: true`.
+    #[schemars(extend("pattern" = "^https?://[^/@]+(/redfish/v1/[^?#@]+|/)?$"))]
     pub(crate) address: String,
     /// The Secret that holds user name and password.
     pub(crate) credentials: Option<String>,
