@@ -25,40 +25,40 @@ pub async fn tell(stage: &mut Stage) -> anyhow::Result<usize> {
     let mut verified = 0;
     let title = |stage: &Stage, text: &str| stage.view.say(&format!("\n{text}"));
 
-    title(stage, "(a) The fleet is adopted: 24 machines run already. The plan is empty, and nothing is touched.");
+    title(stage, "(a) The fleet is adopted: 24 machines run already. The plan is empty, and nothing is touched.")?;
     let adopted = adopted(stage, &outside).await;
-    verified += check(stage, "a", adopted);
-    title(stage, "(b) A commit adds web-13 and web-14 with onClaim: Install. They are installed.");
+    verified += check(stage, "a", adopted)?;
+    title(stage, "(b) A commit adds web-13 and web-14 with onClaim: Install. They are installed.")?;
     let added = added(stage, &outside).await;
-    verified += check(stage, "b", added);
-    title(stage, "(c) A commit moves profile web to image web-2: two canaries first, then four at a time.");
-    title(stage, "(d) On the way, web-07's disk fails.");
+    verified += check(stage, "b", added)?;
+    title(stage, "(c) A commit moves profile web to image web-2: two canaries first, then four at a time.")?;
+    title(stage, "(d) On the way, web-07's disk fails.")?;
     let (moved, failed) = moved(stage, &outside).await;
-    verified += check(stage, "c", moved) + check(stage, "d", failed);
-    title(stage, "(e) git revert of (c): back to image web-1.");
+    verified += check(stage, "c", moved)? + check(stage, "d", failed)?;
+    title(stage, "(e) git revert of (c): back to image web-1.")?;
     let reverted = reverted(stage, &outside).await;
-    verified += check(stage, "e", reverted);
-    title(stage, "(f) Somebody switches db-03 off by hand. Its manifest says On.");
+    verified += check(stage, "e", reverted)?;
+    title(stage, "(f) Somebody switches db-03 off by hand. Its manifest says On.")?;
     let corrected = corrected(stage, &outside).await;
-    verified += check(stage, "f", corrected);
-    title(stage, "(g) edge-02 is rebuilt; the controller is killed with SIGKILL while the disk is written, and started again.");
+    verified += check(stage, "f", corrected)?;
+    title(stage, "(g) edge-02 is rebuilt; the controller is killed with SIGKILL while the disk is written, and started again.")?;
     let survived = survived(stage, &outside).await;
-    verified += check(stage, "g", survived);
+    verified += check(stage, "g", survived)?;
     stage.git(&["fetch", "--quiet", "origin"])?;
     Ok(verified)
 }
 
-fn check(stage: &Stage, step: &str, result: anyhow::Result<String>) -> usize {
-    match result {
+fn check(stage: &Stage, step: &str, result: anyhow::Result<String>) -> anyhow::Result<usize> {
+    Ok(match result {
         Ok(what) => {
-            stage.view.say(&format!("    verified ({step}): {what}"));
+            stage.view.say(&format!("    verified ({step}): {what}"))?;
             1
         }
         Err(error) => {
-            stage.view.say(&format!("    NOT verified ({step}): {error:#}"));
+            stage.view.say(&format!("    NOT verified ({step}): {error:#}"))?;
             0
         }
-    }
+    })
 }
 
 /// Shows the fleet until `done`.
@@ -66,7 +66,7 @@ async fn until(stage: &mut Stage, what: &str, done: impl Fn(&Status) -> bool) ->
     let begun = Instant::now();
     loop {
         if let Some(status) = stage.status().await {
-            stage.view.show(&status);
+            stage.view.show(&status)?;
             if done(&status) {
                 return Ok(status);
             }
@@ -186,7 +186,7 @@ async fn roll(stage: &mut Stage, outside: &Outside) -> anyhow::Result<(String, W
         let now = outside.machines().await?;
         watched.note(&before, &now);
         if let Some(status) = stage.status().await {
-            stage.view.show(&status);
+            stage.view.show(&status)?;
             let rest = status.machines.values().filter(|machine| machine.state == State::Reconciling).count();
             if status.commit.id.to_string() == commit && rest == 0 && status.state == State::Stalled {
                 return Ok((commit, watched, before));
@@ -296,7 +296,7 @@ async fn survived(stage: &mut Stage, outside: &Outside) -> anyhow::Result<String
     let during = outside.machines().await?;
     stage.kill_controller()?;
     ensure!(during["edge-02"].is_writing, "the disk was not being written when the controller was killed");
-    stage.view.say("    killed while writing; starting again");
+    stage.view.say("    killed while writing; starting again")?;
     stage.start_controller().await?;
     until(stage, "the end of the install", settled(&commit)).await?;
     let seen = outside.machines().await?;

@@ -4,7 +4,12 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, bail};
 
-use super::{Done, block_on, secrets::OneSecret, size};
+use super::{
+    Done, block_on,
+    out::{out, outln},
+    secrets::OneSecret,
+    size,
+};
 use crate::{
     bmc::{self, Redfish},
     model::{BmcTarget, Fingerprint, Observation, Seen, Timestamp, Trust, Unknown},
@@ -55,7 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<Done> {
     }
     if args.bmc.starts_with("http://") && !args.insecure {
         bail!(
-            "over plain http {} can't prove who it is, and everyone on the way reads the password: write https://, or add --insecure in a \
+            "over plain http, {} can't prove who it is, and everyone on the way reads the password: write https://, or add --insecure in a \
              laboratory",
             args.bmc
         );
@@ -88,9 +93,9 @@ pub fn run(args: &Args) -> anyhow::Result<Done> {
         bail!("{}", how_to_trust(&observation, &args.bmc));
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&observation)?);
+        outln!("{}", serde_json::to_string_pretty(&observation)?)?;
     } else {
-        print!("{}", text(&observation));
+        out!("{}", text(&observation))?;
     }
     Ok(if observation.power.known().is_some() { Done::Ok } else { Done::Bad })
 }
