@@ -150,8 +150,8 @@ fn text(kind: Kind, number: usize, n: [u8; 10]) -> String {
             format!("digest: \"sha256:{}\", format: raw, url: x.raw, size: {}", format!("{:02x}", n[0] % 3).repeat(32), n[1] % 3),
         ),
         Kind::Machine => {
-            let name = one_of("m", if n[0] % 8 == 0 { n[1] } else { number as u8 }, 5);
-            let profile = if n[2] % 4 == 0 { String::new() } else { format!(", profile: {}", one_of("p", n[2], 3)) };
+            let name = one_of("m", if n[0].is_multiple_of(8) { n[1] } else { number as u8 }, 5);
+            let profile = if n[2].is_multiple_of(4) { String::new() } else { format!(", profile: {}", one_of("p", n[2], 3)) };
             let spec = format!(
                 "identity: {{serial: S{}}}, bmc: {{address: \"https://10.0.8.{}{}\", credentials: {}}}{profile}{}, rebuild: {}, \
                  disks: {{system: {{serial: D}}}}, \
@@ -173,7 +173,7 @@ fn text(kind: Kind, number: usize, n: [u8; 10]) -> String {
             (one_of("n", number as u8, 2), format!("subnet: 10.0.{}.0/24, gateway: 10.0.{}.{}", number % 2, number % 2, n[0] % 3))
         }
         Kind::Profile => {
-            let extends = if n[0] % 2 == 0 { String::new() } else { format!(", extends: [{}]", one_of("p", n[1], 3)) };
+            let extends = if n[0].is_multiple_of(2) { String::new() } else { format!(", extends: [{}]", one_of("p", n[1], 3)) };
             (one_of("p", number as u8, 3), format!("image: {}{extends}{}", one_of("i", n[2], 2), template(n[3])))
         }
         Kind::Secret => (one_of("s", number as u8, 2), format!("from: {{env: VARIABLE_{}}}", n[0] % 3)),
@@ -189,7 +189,7 @@ fn text(kind: Kind, number: usize, n: [u8; 10]) -> String {
                 "{% for",
             ];
             // What is refused comes seldom.
-            let piece = |value: u8| pieces[usize::from(if value % 4 == 0 { value / 4 % 8 } else { value % 4 })];
+            let piece = |value: u8| pieces[usize::from(if value.is_multiple_of(4) { value / 4 % 8 } else { value % 4 })];
             return format!("#cloud-config\n# {}\n{}\n{}\n", n[0] % 4, piece(n[1]), piece(n[2]));
         }
     };

@@ -26,7 +26,7 @@ pub async fn tell(stage: &mut Stage) -> anyhow::Result<usize> {
     title(
         stage,
         "The first commit declares three machines. vm-bios and vm-uefi have onClaim: Install; vm-adopted runs already, and is adopted.",
-    );
+    )?;
     stage.start_controller().await?;
     let commit = stage.head()?;
     let begun = Instant::now();
