@@ -42,6 +42,17 @@ fn the_example_laboratory_plays() {
     history_tells_an_install(&lab, "node-1#1");
     a_missing_secret_is_told(&lab);
     assert_eq!(simulator.stop("-TERM").code(), Some(0), "{}", lab.read("sim.log"));
+    each_change_of_power_is_logged_once(&lab.read("sim.log"));
+}
+
+fn each_change_of_power_is_logged_once(log: &str) {
+    for machine in ["machine=node-1 ", "machine=node-2 ", "machine=node-3 "] {
+        // A reboot sets the power that is there again.
+        let told = |line: &str| Some(line[line.find(" power ").or_else(|| line.find(" reboot "))?..].to_owned() + " ");
+        let changes: Vec<String> = log.lines().filter_map(told).filter(|line| line.contains(machine)).collect();
+        assert!(changes.len() > 2, "{log}");
+        assert!(changes.windows(2).all(|pair| pair[0] != pair[1]), "{changes:#?}");
+    }
 }
 
 fn history_tells_an_install(lab: &Lab, attempt: &str) {

@@ -4,10 +4,19 @@
 
 mod cli_support;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use cli_support::{edit, filters, git, rackwright, told};
 use insta::assert_snapshot;
+use rackwright::{
+    journal::SqliteJournal,
+    model::{AttemptEnd, AttemptId, CommitId, Digest, Fact, Generation, MachineName, SignedDuration, Timestamp},
+    ports::Journal as _,
+};
 use tempfile::TempDir;
 
 /// What a command tells in `folder`, without the folder's own name.
@@ -75,11 +84,7 @@ fn a_new_fleet_validates_and_what_is_wrong_in_it_is_shown() {
 #[test]
 fn a_plan_of_the_example_fleet_says_whose_disk_is_lost() {
     let (folder, _filters) = (folder(), filters().bind_to_scope());
-    let fleet = folder.path().join("fleet");
-    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fleet-repo"), &fleet);
-    git(&fleet, &["init", "--quiet", "--initial-branch=main"]);
-    git(&fleet, &["add", "--all"]);
-    git(&fleet, &["commit", "--quiet", "--message", "Begin"]);
+    let fleet = example(folder.path());
     edit(&fleet.join("profiles/web.yaml"), |text| text.replace("image: web-1", "image: web-2"));
     assert_snapshot!("plan-working-tree", tell(&fleet, &["plan"]));
     git(&fleet, &["commit", "--quiet", "--all", "--message", "Move the web servers to web-2"]);
@@ -93,6 +98,128 @@ fn a_plan_of_the_example_fleet_says_whose_disk_is_lost() {
     assert_snapshot!("plan-json-of-a-machine", serde_json::to_string_pretty(&plan["machines"]["web-01"]).unwrap());
     let nothing = rackwright(&fleet, &["plan", "--detailed-exitcode"]).output().unwrap();
     assert_eq!(nothing.status.code(), Some(0), "{}", told(&nothing));
+}
+
+/// The example fleet, committed.
+fn example(top: &Path) -> PathBuf {
+    let fleet = top.join("fleet");
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fleet-repo"), &fleet);
+    git(&fleet, &["init", "--quiet", "--initial-branch=main"]);
+    git(&fleet, &["add", "--all"]);
+    git(&fleet, &["commit", "--quiet", "--message", "Begin"]);
+    fleet
+}
+
+#[test]
+fn a_release_is_a_change_although_it_touches_no_hardware() {
+    let (folder, _filters) = (folder(), filters().bind_to_scope());
+    let fleet = example(folder.path());
+    fs::remove_file(fleet.join("machines/web-02.yaml")).unwrap();
+    assert_snapshot!("plan-release", tell(&fleet, &["plan", "--detailed-exitcode"]));
+    git(&fleet, &["commit", "--quiet", "--all", "--message", "Let web-02 go"]);
+    let nothing = rackwright(&fleet, &["plan", "--detailed-exitcode"]).output().unwrap();
+    assert_eq!(nothing.status.code(), Some(0), "{}", told(&nothing));
+}
+
+#[test]
+fn a_base_with_errors_is_no_ground_for_a_plan() {
+    let (folder, _filters) = (folder(), filters().bind_to_scope());
+    let fleet = example(folder.path());
+    edit(&fleet.join("machines/web-02.yaml"), |text| text.replacen("kind: Machine", "kind: Machin", 1));
+    git(&fleet, &["commit", "--quiet", "--all", "--message", "Slip"]);
+    edit(&fleet.join("machines/web-02.yaml"), |text| text.replacen("kind: Machin", "kind: Machine", 1));
+    assert_snapshot!("plan-broken-base", tell(&fleet, &["plan"]));
+    git(&fleet, &["commit", "--quiet", "--all", "--message", "Mend"]);
+    assert!(tell(&fleet, &["plan", "--head", "main"]).ends_with("--- exit code 1\n"));
+    assert!(tell(&fleet, &["plan", "--head", "main", "--base", "main~2"]).ends_with("--- exit code 0\n"));
+}
+
+/// A journal in which one install of web-01 failed.
+fn failed_once(path: &Path, origin: &str, generation: &str) {
+    let machine: MachineName = "web-01".parse().unwrap();
+    let attempt = AttemptId { machine: machine.clone(), number: 1 };
+    let (at, commit) = (Timestamp::now() - SignedDuration::from_hours(24), CommitId([1; 20]));
+    let end = AttemptEnd::Failed { code: "no-dhcp".into(), why: "it never came".into(), retry: true };
+    let facts = vec![
+        Fact::Claimed { machine, installed: Some(Generation::of(Digest::of(b"before"), None, 0)), hardware: Vec::new() },
+        Fact::Began { attempt: attempt.clone(), generation: generation.parse().unwrap() },
+        Fact::Concluded { attempt, end },
+    ];
+    let journal = SqliteJournal::open(path, "a test").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        journal.append(at, commit, facts).await.unwrap();
+        journal.put("journal-origin", origin).await.unwrap();
+    });
+}
+
+#[test]
+fn a_plan_from_the_journal_rests_on_what_the_controller_would_rest_on() {
+    let (folder, _filters) = (folder(), filters().bind_to_scope());
+    let fleet = example(folder.path());
+    edit(&fleet.join("machines/db-01.yaml"), |text| text.replace("onClaim: Adopt", "onClaim: Install"));
+    let (state, file) = (folder.path().join("state"), folder.path().join("rackwright.yaml"));
+    fs::create_dir(&state).unwrap();
+    let plain = rackwright(&fleet, &["plan", "--format", "json"]).output().unwrap();
+    let plan: serde_json::Value = serde_json::from_slice(&plain.stdout).unwrap();
+    let plan_of = |name: &str, origin: &str, deadlines: &str| {
+        let journal = state.join("journal.db");
+        let _ = fs::remove_file(&journal);
+        failed_once(&journal, origin, plan["machines"]["web-01"]["desired"].as_str().unwrap());
+        let config = "site: lab\nstateDir: state\nrepository: {url: fleet.git}\napi: {listen: \"127.0.0.1:1\"}\n";
+        fs::write(&file, format!("{config}{deadlines}")).unwrap();
+        let told = tell(&fleet, &["plan", "--config", "../rackwright.yaml"]);
+        let part = told.split("\n\n").find(|part| part.lines().next().unwrap().contains(name)).unwrap_or_else(|| panic!("{told}"));
+        // The age of what drifted is that of this test.
+        part.lines().filter(|line| !line.contains("drift")).map(|line| format!("{line}\n")).collect::<String>()
+    };
+    assert_snapshot!("plan-default-deadlines", plan_of("web-01", "first", ""));
+    assert_snapshot!("plan-own-deadlines", plan_of("web-01", "first", "deadlines: {maxTries: 1}\n"));
+    assert_snapshot!("plan-first-journal", plan_of("db-01", "first", ""));
+    assert_snapshot!("plan-journal-after-a-loss", plan_of("db-01", "after-a-loss", ""));
+}
+
+/// Something that nobody reads.
+fn unread() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+#[test]
+fn a_reader_that_went_away_ends_a_command_as_sigpipe_would_and_without_a_panic() {
+    let folder = folder();
+    let fleet = example(folder.path());
+    for arguments in [
+        &["validate"][..],
+        &["validate", "--json"],
+        &["plan"],
+        &["plan", "--format", "json", "--detailed-exitcode"],
+        &["completion", "zsh"],
+        &["init", "another"],
+        &["sim", "image", "tiny", "--out", "images"],
+    ] {
+        let output = rackwright(&fleet, arguments).stdout(unread()).stderr(Stdio::piped()).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(141), "{arguments:?}: {told}");
+        assert!(!told.contains("panicked") && !told.contains("error"), "{arguments:?}: {told}");
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_changes_nothing() {
+    let folder = folder();
+    let fleet = example(folder.path());
+    edit(&fleet.join("machines/web-02.yaml"), |text| text.replacen("kind: Machine", "kind: Machin", 1));
+    for (arguments, code) in [
+        (&["validate"][..], 1),
+        (&["plan", "--head", "HEAD", "--base", "HEAD"], 0),
+        (&["--log", "trace", "observe", "--bmc", "https://127.0.0.1:1", "--insecure"], 1),
+        (&["nonsense"], 2),
+    ] {
+        let output = rackwright(&fleet, arguments).stderr(unread()).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+    }
 }
 
 #[test]

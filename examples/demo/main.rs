@@ -4,6 +4,8 @@
 //! commits with Git, and believes nothing that the controller says of itself: it looks at disk files, at BMCs and at notes.
 
 mod outside;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod stage;
 mod story;
 
@@ -27,15 +29,7 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    match play(Args::parse()).await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("demo: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    shared::play(play(Args::parse())).await
 }
 
 async fn play(args: Args) -> anyhow::Result<bool> {

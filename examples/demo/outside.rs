@@ -10,7 +10,7 @@ use rackwright::{
 use reqwest::Client;
 use serde_json::{Value, json};
 
-use crate::stage::{PASSWORD, Stage};
+use crate::{shared::PASSWORD, stage::Stage};
 
 /// One machine from the outside.
 #[derive(Debug, Clone)]

@@ -4,40 +4,37 @@ use std::{
     collections::BTreeMap,
     fs,
     net::{TcpListener, UdpSocket},
+    ops::{Deref, DerefMut},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use rackwright::{
-    cli::{get::get_json, live::View},
     git, manifest,
-    model::{Fleet, Machine, Status},
+    model::{Fleet, Machine},
     sim::SampleImage,
 };
 use serde_json::{Value, json};
 
-pub const PASSWORD: &str = "simulated-and-worth-nothing";
+use crate::shared::{Ground, PASSWORD, copy_folder};
 
-/// Everything that the story plays with. Dropping it stops what it started.
+/// Everything that the story plays with.
 pub struct Stage {
-    pub folder: PathBuf,
+    ground: Ground,
     pub images: BTreeMap<String, SampleImage>,
-    pub api: String,
     pub control: String,
-    pub view: View,
-    programs: PathBuf,
-    simulator: Option<Child>,
-    controller: Option<Child>,
 }
 
-impl Drop for Stage {
-    fn drop(&mut self) {
-        for child in self.controller.iter_mut().chain(self.simulator.iter_mut()) {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+impl Deref for Stage {
+    type Target = Ground;
+    fn deref(&self) -> &Ground {
+        &self.ground
+    }
+}
+
+impl DerefMut for Stage {
+    fn deref_mut(&mut self) -> &mut Ground {
+        &mut self.ground
     }
 }
 
@@ -45,15 +42,11 @@ impl Stage {
     /// Builds the stage. Nothing runs yet but the simulator.
     pub fn build(folder: PathBuf, source: &Path, programs: PathBuf) -> anyhow::Result<Self> {
         let ports = free_ports()?;
+        let api = format!("http://127.0.0.1:{}", ports[0]);
         let mut stage = Self {
-            api: format!("http://127.0.0.1:{}", ports[0]),
-            control: format!("http://127.0.0.1:{}", ports[1]),
+            ground: Ground::new(folder, programs.join("rackwright"), api, "RACKWRIGHT_DEMO_BMC_PASSWORD"),
             images: BTreeMap::new(),
-            view: View::new(),
-            programs,
-            simulator: None,
-            controller: None,
-            folder,
+            control: format!("http://127.0.0.1:{}", ports[1]),
         };
         for part in ["images", "boot", "sim", "state"] {
             fs::create_dir_all(stage.folder.join(part))?;
@@ -66,15 +59,10 @@ impl Stage {
         stage.put_digests()?;
         stage.write_simulator(&ports)?;
         stage.write_controller(&ports)?;
-        stage.start_simulator()?;
-        stage.put_fingerprint()?;
-        stage.make_repository()?;
+        let fingerprint = stage.start_simulator()?;
+        stage.put_fingerprint(&fingerprint)?;
+        stage.make_repository("Describe the fleet as it stands")?;
         Ok(stage)
-    }
-
-    /// The working clone in which commits are made.
-    pub fn work(&self) -> PathBuf {
-        self.folder.join("work")
     }
 
     /// Simulated machines fetch these whole and run the real agent's code in their place, so any bytes do.
@@ -100,58 +88,12 @@ impl Stage {
         Ok(())
     }
 
-    fn put_fingerprint(&mut self) -> anyhow::Result<()> {
-        let log = self.folder.join("sim.log");
-        let fingerprint = wait("the simulator", Duration::from_secs(20), || {
-            let text = fs::read_to_string(&log).ok()?;
-            Some(text.split("fingerprint ").nth(1)?.split_whitespace().next()?.to_owned())
-        })
-        .with_context(|| format!("see {}: are the addresses 127.77.0.11 and up, port 8443, in use by another demo?", log.display()))?;
-        for entry in fs::read_dir(self.work().join("machines"))?.map(Result::unwrap) {
-            edit(&entry.path(), |text| replace_value(text, "fingerprint:", &fingerprint))?;
+    fn put_fingerprint(&self, fingerprint: &str) -> anyhow::Result<()> {
+        for entry in fs::read_dir(self.work().join("machines"))? {
+            edit(&entry?.path(), |text| replace_value(text, "fingerprint:", fingerprint))?;
         }
         fs::write(self.folder.join("fingerprint"), fingerprint)?;
         Ok(())
-    }
-
-    fn make_repository(&self) -> anyhow::Result<()> {
-        let bare = self.folder.join("fleet.git");
-        self.run("git", &["init", "--quiet", "--bare", "--initial-branch=main", &bare.display().to_string()], &self.folder)?;
-        for command in [
-            vec!["init", "--quiet", "--initial-branch=main"],
-            vec!["config", "user.name", "Demo Operator"],
-            vec!["config", "user.email", "operator@example.org"],
-            vec!["config", "commit.gpgsign", "false"],
-            vec!["remote", "add", "origin", &bare.display().to_string()],
-        ] {
-            self.git(&command)?;
-        }
-        git::notes_setup(&self.work())?;
-        self.commit("Describe the fleet as it stands")
-    }
-
-    /// Commits all changes of the working clone and pushes them.
-    pub fn commit(&self, subject: &str) -> anyhow::Result<()> {
-        self.git(&["add", "--all"])?;
-        self.git(&["commit", "--quiet", "--message", subject])?;
-        self.git(&["push", "--quiet", "origin", "main"]).map(drop)
-    }
-
-    /// Runs git in the working clone.
-    pub fn git(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        self.run("git", arguments, &self.work())
-    }
-
-    /// Runs a command as a user would, in the demo's folder.
-    pub fn rackwright(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        self.run(&self.programs.join("rackwright").display().to_string(), arguments, &self.folder)
-    }
-
-    fn run(&self, program: &str, arguments: &[&str], folder: &Path) -> anyhow::Result<String> {
-        let output = Command::new(program).args(arguments).current_dir(folder).output().with_context(|| format!("can't run {program}"))?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        ensure!(output.status.success(), "{program} {} failed: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
-        Ok(text)
     }
 
     /// The fleet that the working clone says, errors refused.
@@ -215,57 +157,6 @@ impl Stage {
         fs::write(self.folder.join("rackwright.yaml"), serde_json::to_string_pretty(&config)?)?;
         Ok(())
     }
-
-    fn start_simulator(&mut self) -> anyhow::Result<()> {
-        let child = self.start("sim.log", &["sim", "--file", "sim.yaml"])?;
-        self.simulator = Some(child);
-        Ok(())
-    }
-
-    /// Starts the controller and waits for its first turn.
-    pub async fn start_controller(&mut self) -> anyhow::Result<()> {
-        let child = self.start("controller.log", &["run", "--config", "rackwright.yaml"])?;
-        self.controller = Some(child);
-        let begun = Instant::now();
-        while self.status().await.is_none() {
-            if let Some(ended) = self.controller.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
-                bail!("the controller ended with {ended}: see {}", self.folder.join("controller.log").display());
-            }
-            ensure!(
-                begun.elapsed() < Duration::from_secs(30),
-                "the controller does not answer: see {}",
-                self.folder.join("controller.log").display()
-            );
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        Ok(())
-    }
-
-    /// SIGKILL: no chance to tidy up.
-    pub fn kill_controller(&mut self) -> anyhow::Result<()> {
-        let mut child = self.controller.take().context("no controller runs")?;
-        child.kill()?;
-        child.wait()?;
-        Ok(())
-    }
-
-    fn start(&self, log: &str, arguments: &[&str]) -> anyhow::Result<Child> {
-        let file = fs::OpenOptions::new().create(true).append(true).open(self.folder.join(log))?;
-        let mut command = Command::new(self.programs.join("rackwright"));
-        command.args(arguments).current_dir(&self.folder).env("RACKWRIGHT_DEMO_BMC_PASSWORD", PASSWORD);
-        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        command.spawn().with_context(|| format!("can't start {}", self.programs.join("rackwright").display()))
-    }
-
-    /// Processes that `--keep` leaves running.
-    pub fn leave_running(&mut self) -> Vec<u32> {
-        self.controller.take().into_iter().chain(self.simulator.take()).map(|child| child.id()).collect()
-    }
-
-    /// The controller's status, if it answers.
-    pub async fn status(&self) -> Option<Status> {
-        get_json(&format!("{}/api/v1/status", self.api)).await.ok()
-    }
 }
 
 fn simulated(machine: &Machine) -> Value {
@@ -292,16 +183,6 @@ fn uuid(name: &str) -> String {
     format!("{}-{}-4{}-8{}-{}", &digits[..8], &digits[8..12], &digits[13..16], &digits[17..20], &digits[20..32])
 }
 
-fn copy_folder(from: &Path, to: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from).with_context(|| format!("can't read {}", from.display()))? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() { copy_folder(&entry.path(), &target)? } else { fs::copy(entry.path(), target).map(drop)? }
-    }
-    Ok(())
-}
-
 /// Rewrites a file.
 pub fn edit(path: &Path, change: impl FnOnce(&str) -> String) -> anyhow::Result<()> {
     let text = fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?;
@@ -321,17 +202,6 @@ pub fn replace_value(text: &str, key: &str, value: &str) -> String {
         rest = &rest[end..];
     }
     out + rest
-}
-
-fn wait<T>(what: &str, patience: Duration, mut ready: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
-    let begun = Instant::now();
-    loop {
-        if let Some(value) = ready() {
-            return Ok(value);
-        }
-        ensure!(begun.elapsed() < patience, "{what} did not get ready within {} s", patience.as_secs());
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// Ports that were free a moment ago: API, control, DHCP, TFTP, HTTP, HTTPS, proxyDHCP.

@@ -23,42 +23,27 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub async fn tell(stage: &mut Stage) -> anyhow::Result<usize> {
     let outside = Outside::of(stage)?;
     let mut verified = 0;
-    let title = |stage: &Stage, text: &str| stage.view.say(&format!("\n{text}"));
-
-    title(stage, "(a) The fleet is adopted: 24 machines run already. The plan is empty, and nothing is touched.");
+    stage.title("(a) The fleet is adopted: 24 machines run already. The plan is empty, and nothing is touched.")?;
     let adopted = adopted(stage, &outside).await;
-    verified += check(stage, "a", adopted);
-    title(stage, "(b) A commit adds web-13 and web-14 with onClaim: Install. They are installed.");
+    verified += stage.check("a", adopted)?;
+    stage.title("(b) A commit adds web-13 and web-14 with onClaim: Install. They are installed.")?;
     let added = added(stage, &outside).await;
-    verified += check(stage, "b", added);
-    title(stage, "(c) A commit moves profile web to image web-2: two canaries first, then four at a time.");
-    title(stage, "(d) On the way, web-07's disk fails.");
+    verified += stage.check("b", added)?;
+    stage.title("(c) A commit moves profile web to image web-2: two canaries first, then four at a time.")?;
+    stage.title("(d) On the way, web-07's disk fails.")?;
     let (moved, failed) = moved(stage, &outside).await;
-    verified += check(stage, "c", moved) + check(stage, "d", failed);
-    title(stage, "(e) git revert of (c): back to image web-1.");
+    verified += stage.check("c", moved)? + stage.check("d", failed)?;
+    stage.title("(e) git revert of (c): back to image web-1.")?;
     let reverted = reverted(stage, &outside).await;
-    verified += check(stage, "e", reverted);
-    title(stage, "(f) Somebody switches db-03 off by hand. Its manifest says On.");
+    verified += stage.check("e", reverted)?;
+    stage.title("(f) Somebody switches db-03 off by hand. Its manifest says On.")?;
     let corrected = corrected(stage, &outside).await;
-    verified += check(stage, "f", corrected);
-    title(stage, "(g) edge-02 is rebuilt; the controller is killed with SIGKILL while the disk is written, and started again.");
+    verified += stage.check("f", corrected)?;
+    stage.title("(g) edge-02 is rebuilt; the controller is killed with SIGKILL while the disk is written, and started again.")?;
     let survived = survived(stage, &outside).await;
-    verified += check(stage, "g", survived);
+    verified += stage.check("g", survived)?;
     stage.git(&["fetch", "--quiet", "origin"])?;
     Ok(verified)
-}
-
-fn check(stage: &Stage, step: &str, result: anyhow::Result<String>) -> usize {
-    match result {
-        Ok(what) => {
-            stage.view.say(&format!("    verified ({step}): {what}"));
-            1
-        }
-        Err(error) => {
-            stage.view.say(&format!("    NOT verified ({step}): {error:#}"));
-            0
-        }
-    }
 }
 
 /// Shows the fleet until `done`.
@@ -66,7 +51,7 @@ async fn until(stage: &mut Stage, what: &str, done: impl Fn(&Status) -> bool) ->
     let begun = Instant::now();
     loop {
         if let Some(status) = stage.status().await {
-            stage.view.show(&status);
+            stage.view.show(&status)?;
             if done(&status) {
                 return Ok(status);
             }
@@ -76,10 +61,6 @@ async fn until(stage: &mut Stage, what: &str, done: impl Fn(&Status) -> bool) ->
         }
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
-}
-
-fn head(stage: &Stage) -> anyhow::Result<String> {
-    Ok(stage.git(&["rev-parse", "HEAD"])?.trim().to_owned())
 }
 
 fn settled(commit: &str) -> impl Fn(&Status) -> bool + use<> {
@@ -104,7 +85,7 @@ async fn note_says(stage: &Stage, commit: &str, text: &str) -> anyhow::Result<St
 async fn adopted(stage: &mut Stage, outside: &Outside) -> anyhow::Result<String> {
     let before = outside.machines().await?;
     stage.start_controller().await?;
-    let commit = head(stage)?;
+    let commit = stage.head()?;
     let status = until(stage, "adoption", settled(&commit)).await?;
     ensure!(status.total == 24 && status.ready == 24, "{} of {} ready", status.ready, status.total);
     let note = note_says(stage, &commit, "Rackwright-Ready: 24/24").await?;
@@ -133,7 +114,7 @@ async fn added(stage: &mut Stage, outside: &Outside) -> anyhow::Result<String> {
         fs::write(stage.work().join(format!("machines/{name}.yaml")), text)?;
     }
     stage.commit("Add web-13 and web-14")?;
-    let commit = head(stage)?;
+    let commit = stage.head()?;
     until(stage, "the installs", settled(&commit)).await?;
     let seen = outside.machines().await?;
     let fleet = stage.fleet()?;
@@ -179,14 +160,14 @@ async fn roll(stage: &mut Stage, outside: &Outside) -> anyhow::Result<(String, W
     outside.fault("web-07", "disk-write", 1).await?;
     edit(&stage.work().join("profiles/web.yaml"), |text| replace_value(text, "image:", "web-2"))?;
     stage.commit("Move profile web to image web-2")?;
-    let commit = head(stage)?;
+    let commit = stage.head()?;
     let mut watched = Watched::default();
     let begun = Instant::now();
     loop {
         let now = outside.machines().await?;
         watched.note(&before, &now);
         if let Some(status) = stage.status().await {
-            stage.view.show(&status);
+            stage.view.show(&status)?;
             let rest = status.machines.values().filter(|machine| machine.state == State::Reconciling).count();
             if status.commit.id.to_string() == commit && rest == 0 && status.state == State::Stalled {
                 return Ok((commit, watched, before));
@@ -250,11 +231,11 @@ async fn verify_failed(stage: &Stage, outside: &Outside, commit: &str) -> anyhow
 
 async fn reverted(stage: &mut Stage, outside: &Outside) -> anyhow::Result<String> {
     let before = outside.machines().await?;
-    let moved = head(stage)?;
+    let moved = stage.head()?;
     outside.clear_faults("web-07").await?;
     stage.git(&["revert", "--no-edit", "HEAD"])?;
     stage.git(&["push", "--quiet", "origin", "main"])?;
-    let commit = head(stage)?;
+    let commit = stage.head()?;
     until(stage, "the revert", settled(&commit)).await?;
     let seen = outside.machines().await?;
     let fleet = stage.fleet()?;
@@ -272,7 +253,7 @@ async fn corrected(stage: &mut Stage, outside: &Outside) -> anyhow::Result<Strin
     let machine = stage.fleet()?.machines[&"db-03".parse()?].clone();
     outside.switch_off("db-03").await?;
     until(stage, "drift", |status| status.machines.get(&machine.name).is_some_and(|db03| db03.state != State::Ready)).await?;
-    let commit = head(stage)?;
+    let commit = stage.head()?;
     until(stage, "the correction", settled(&commit)).await?;
     outside.is_on(&machine).await?;
     let seen = outside.machines().await?;
@@ -286,7 +267,7 @@ async fn survived(stage: &mut Stage, outside: &Outside) -> anyhow::Result<String
     outside.fault("edge-02", "disk-slow", 1).await?;
     edit(&stage.work().join("machines/edge-02.yaml"), |text| replace_value(text, "rebuild:", "1"))?;
     stage.commit("Rebuild edge-02")?;
-    let commit = head(stage)?;
+    let commit = stage.head()?;
     let edge02 = "edge-02".parse()?;
     let writing = |status: &Status| {
         let machine = status.machines.get(&edge02);
@@ -296,7 +277,7 @@ async fn survived(stage: &mut Stage, outside: &Outside) -> anyhow::Result<String
     let during = outside.machines().await?;
     stage.kill_controller()?;
     ensure!(during["edge-02"].is_writing, "the disk was not being written when the controller was killed");
-    stage.view.say("    killed while writing; starting again");
+    stage.view.say("    killed while writing; starting again")?;
     stage.start_controller().await?;
     until(stage, "the end of the install", settled(&commit)).await?;
     let seen = outside.machines().await?;

@@ -5,6 +5,8 @@
 //! consoles, BMCs and notes.
 
 mod outside;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod stage;
 mod story;
 
@@ -41,15 +43,7 @@ pub struct Args {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    match play(Args::parse()).await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("demo: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    shared::play(play(Args::parse())).await
 }
 
 async fn play(args: Args) -> anyhow::Result<bool> {

@@ -7,7 +7,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::stage::{PASSWORD, run};
+use crate::shared::{PASSWORD, run};
 
 /// A machine's BMC, asked with a client that is not Rackwright's.
 pub struct Bmc {

@@ -23,20 +23,19 @@ pub async fn tell(stage: &mut Stage) -> anyhow::Result<usize> {
     let mut verified = 0;
     let untouched = sha256(&stage.images.join("tiny-1.raw"))?;
     let adopted = sha256(&stage.disk("vm-adopted"))?;
-    title(
-        stage,
+    stage.title(
         "The first commit declares three machines. vm-bios and vm-uefi have onClaim: Install; vm-adopted runs already, and is adopted.",
-    );
+    )?;
     stage.start_controller().await?;
     let commit = stage.head()?;
     let begun = Instant::now();
     let settled = settle(stage, &commit).await;
-    verified += both(stage, 1, &commit, &settled, begun, ["a", "b"]).await;
+    verified += both(stage, 1, &commit, &settled, begun, ["a", "b"]).await?;
     let claimed = verify_adopted(stage, &adopted, begun);
-    verified += check(stage, "c", claimed.await);
+    verified += stage.check("c", claimed.await)?;
 
     for (round, step) in [(2, "d"), (3, "e")] {
-        title(stage, &format!("A commit raises rebuild of both to {}. They are wiped and built again.", round - 1));
+        stage.title(&format!("A commit raises rebuild of both to {}. They are wiped and built again.", round - 1))?;
         for machine in ["vm-bios", "vm-uefi"] {
             let file = format!("machines/{machine}.yaml");
             let text = stage.read(&file)?;
@@ -46,31 +45,14 @@ pub async fn tell(stage: &mut Stage) -> anyhow::Result<usize> {
         let begun = Instant::now();
         let settled = settle(stage, &commit).await;
         let result = rebuilt(stage, round, &commit, &settled, begun).await;
-        verified += check(stage, step, result);
+        verified += stage.check(step, result)?;
     }
-    title(stage, "Somebody power-cycles vm-adopted through its BMC. Its firmware asks the network first.");
+    stage.title("Somebody power-cycles vm-adopted through its BMC. Its firmware asks the network first.")?;
     let cycled = cycled(stage, &adopted).await;
-    verified += check(stage, "f", cycled);
+    verified += stage.check("f", cycled)?;
     ensure!(sha256(&stage.images.join("tiny-1.raw"))? == untouched, "the image itself changed");
     stage.git(&["fetch", "--quiet", "origin"])?;
     Ok(verified)
-}
-
-fn title(stage: &Stage, text: &str) {
-    stage.view.say(&format!("\n{text}"));
-}
-
-fn check(stage: &Stage, step: &str, result: anyhow::Result<String>) -> usize {
-    match result {
-        Ok(what) => {
-            stage.view.say(&format!("    verified ({step}): {what}"));
-            1
-        }
-        Err(error) => {
-            stage.view.say(&format!("    NOT verified ({step}): {error:#}"));
-            0
-        }
-    }
 }
 
 /// Shows the fleet until `commit` is in force and all is Ready.
@@ -78,7 +60,7 @@ async fn settle(stage: &mut Stage, commit: &str) -> anyhow::Result<Status> {
     let begun = Instant::now();
     loop {
         if let Some(status) = stage.status().await {
-            stage.view.show(&status);
+            stage.view.show(&status)?;
             let is_here = status.commit.id.to_string() == commit;
             if is_here && status.state == State::Ready {
                 return Ok(status);
@@ -93,13 +75,21 @@ async fn settle(stage: &mut Stage, commit: &str) -> anyhow::Result<Status> {
     }
 }
 
-async fn both(stage: &Stage, round: u32, commit: &str, settled: &anyhow::Result<Status>, begun: Instant, steps: [&str; 2]) -> usize {
+async fn both(
+    stage: &Stage,
+    round: u32,
+    commit: &str,
+    settled: &anyhow::Result<Status>,
+    begun: Instant,
+    steps: [&str; 2],
+) -> anyhow::Result<usize> {
     let mut verified = 0;
     for (machine, step) in ["vm-bios", "vm-uefi"].into_iter().zip(steps) {
         let result = installed(stage, machine, round, commit, settled).await;
-        verified += check(stage, step, result.map(|what| format!("{machine} {what}; the note says 3/3; {} s", begun.elapsed().as_secs())));
+        verified +=
+            stage.check(step, result.map(|what| format!("{machine} {what}; the note says 3/3; {} s", begun.elapsed().as_secs())))?;
     }
-    verified
+    Ok(verified)
 }
 
 async fn rebuilt(stage: &Stage, round: u32, commit: &str, settled: &anyhow::Result<Status>, begun: Instant) -> anyhow::Result<String> {

@@ -70,7 +70,12 @@ is_root() { [[ $(id -u) == 0 ]]; }
 
 need_root() { is_root || die "$* needs root: run it as root or with sudo"; }
 
-is_installed() { [[ $(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null) == installed ]]; }
+# is_installed PACKAGE: for this machine's own architecture; dpkg may have it for others, too.
+is_installed() {
+  local found
+  found=$(dpkg-query -W -f='${Architecture} ${db:Status-Status}\n' "$1" 2>/dev/null) || true
+  grep -Eqx "(all|$(dpkg --print-architecture)) installed" <<<"$found"
+}
 
 # apt_update: refreshes apt's lists, once for a script and the scripts that it starts.
 apt_update() {

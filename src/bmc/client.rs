@@ -54,10 +54,13 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(config.connect_timeout)
             .user_agent(concat!("rackwright/", env!("CARGO_PKG_VERSION")));
-        // Plain HTTP, which no redirect turns into HTTPS, asks for no trust, so it needs no CA to be configured either.
-        let trust = if base.scheme() == "http" { &Trust::Insecure } else { &target.trust };
+        // What was declared about a certificate must not be dropped where there is none, and no redirect turns HTTP into HTTPS.
+        if base.scheme() == "http" && target.trust != Trust::Insecure {
+            let why = "over plain http it can't prove who it is, and only a target that is declared insecure may do without".to_owned();
+            return Err(Error::Address { address: target.address.clone(), why });
+        }
         let failed = |source| Error::Tls { address: target.address.clone(), source };
-        let tls = tls::client(trust, cas).map_err(|error| failed(error.into()))?;
+        let tls = tls::client(&target.trust, cas).map_err(|error| failed(error.into()))?;
         let http = builder.tls_backend_preconfigured(tls).build().map_err(|error| failed(error.into()))?;
         Ok(Self { http, base, max_body: config.max_body, read_timeout: config.read_timeout, write_timeout: config.write_timeout })
     }
@@ -187,7 +190,7 @@ impl Answer {
         let answer = self.ok()?;
         let etag = answer.header(ETAG.as_str());
         match serde_json::from_slice(&answer.body) {
-            Ok(serde_json::Value::Object(map)) => Ok(Document::new(map, etag)),
+            Ok(serde_json::Value::Object(map)) => Ok(Document { size: answer.body.len(), ..Document::new(map, etag) }),
             Ok(_) => Err(Error::NotJson { url: answer.url, source: None }),
             Err(source) => Err(Error::NotJson { url: answer.url, source: Some(source) }),
         }

@@ -66,10 +66,10 @@ impl Conversation {
     /// form that worked is tried first next time. A refusal for any other reason is the caller's to see.
     pub(super) async fn patch(&mut self, uri: &str, body: &Value) -> Result<(), Error> {
         let body = body.to_string().into_bytes();
-        let mut tried = Vec::new();
+        let mut sent = Vec::new();
         let mut current = self.channel.get(uri).await?;
         loop {
-            let Some((form, value)) = etag::next(&current, self.etag_form, &tried) else {
+            let Some((form, value)) = etag::next(&current, self.etag_form, &sent) else {
                 return Err(Error::Unsupported {
                     url: uri.to_owned(),
                     why: "it takes no form of its own ETag, nor a change without one".into(),
@@ -83,8 +83,7 @@ impl Conversation {
                 }
                 Err(error) if etag::is_about_etag(&error) => {
                     tracing::debug!(uri, ?form, %error, "the BMC wants another ETag");
-                    tried.push(form);
-                    // It may have changed in between: then the same form would have worked with the new one.
+                    sent.push((form, value));
                     current = self.channel.get(uri).await?;
                 }
                 Err(error) => return Err(error),

@@ -3,23 +3,27 @@
 
 use std::collections::BTreeSet;
 
-use super::{document::Document, error::Error, quirks, session::Channel};
+use super::{
+    budget::{self, Budget},
+    document::Document,
+    error::Error,
+    quirks,
+    session::Channel,
+};
 
-/// Pages of one collection that are read: 100 pages of 50.
-const MAX_PAGES: usize = 100;
-
-/// Members of a collection over all its pages, each once.
+/// Members of a collection over all its pages, each once. A page that leads back to one before ends it.
 pub(super) async fn members(channel: &mut Channel, collection: &str) -> Result<Vec<String>, Error> {
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
     let mut pages = BTreeSet::new();
+    let mut read = Budget::default();
     let mut next = Some(collection.to_owned());
-    while let Some(page) = next.take() {
-        if pages.len() >= MAX_PAGES || !pages.insert(page.clone()) {
-            break;
-        }
+    while let Some(page) = next.take().filter(|page| pages.insert(page.clone())) {
+        budget::at_most(budget::MAX_PAGES, pages.len(), collection, "pages")?;
         let document = channel.get(&page).await?;
+        read.take(collection, &document)?;
         found.extend(document.members().into_iter().filter(|member| seen.insert(member.trim_end_matches('/').to_owned())));
+        budget::at_most(budget::MAX_MEMBERS, found.len(), collection, "members")?;
         next = document.next_page();
     }
     Ok(found)
@@ -37,15 +41,19 @@ pub(super) async fn host(channel: &mut Channel, wanted: Option<&str>) -> Result<
     let mut best: Vec<(u8, String, Document)> = Vec::new();
     let mut skipped = Vec::new();
     let mut problem = None;
+    let mut read = Budget::default();
     for uri in members(channel, &systems).await? {
         if wanted.is_some_and(|wanted| !same_path(wanted, &uri)) {
             continue;
         }
         match channel.get(&uri).await {
-            Ok(system) => match quirks::is_no_host(&system) {
-                Some(why) => skipped.push(format!("{uri}: {why}")),
-                None => best.push((fitness(&system), uri, system)),
-            },
+            Ok(system) => {
+                read.take(&systems, &system)?;
+                match quirks::is_no_host(&system) {
+                    Some(why) => skipped.push(format!("{uri}: {why}")),
+                    None => best.push((fitness(&system), uri, system)),
+                }
+            }
             Err(error) if error.ends_the_conversation() => return Err(error),
             Err(error) => problem = Some(error),
         }

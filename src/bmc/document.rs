@@ -15,6 +15,8 @@ pub(super) struct Document {
     pub(super) header_etag: Option<String>,
     /// Everything as it came: always an object.
     pub(super) raw: Value,
+    /// Bytes of the answer that it came in; 0 if it came in none.
+    pub(super) size: usize,
 }
 
 /// `@odata.id`, `@odata.type`, `@odata.etag` (DSP0266 section 9.6).
@@ -35,7 +37,7 @@ impl Document {
             // An empty ETag means none; sending it back gives 412 (HARDWARE row 9).
             etag: text(&raw, &["@odata.etag"]),
         };
-        Self { odata, header_etag: header_etag.filter(|etag| !etag.trim_matches('"').trim().is_empty()), raw }
+        Self { odata, header_etag: header_etag.filter(|etag| !etag.trim_matches('"').trim().is_empty()), raw, size: 0 }
     }
 
     pub(super) fn text(&self, path: &[&str]) -> Option<String> {

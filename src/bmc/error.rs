@@ -38,6 +38,8 @@ pub(super) enum Error {
     Foreign { url: String, to: String },
     #[error("the answer of {url} is larger than {limit} bytes")]
     TooLarge { url: String, limit: usize },
+    #[error("{url} lists more than {limit} {what}, so its list is not believed; its firmware is at fault")]
+    TooMany { url: String, what: &'static str, limit: usize },
     #[error("the answer of {url} is not a JSON object")]
     NotJson {
         url: String,
@@ -79,6 +81,7 @@ impl Error {
             | Error::RedirectLoop { .. }
             | Error::Foreign { .. }
             | Error::TooLarge { .. }
+            | Error::TooMany { .. }
             | Error::NotJson { .. }
             | Error::Unsupported { .. }
             | Error::ReadBack { .. } => Unknown::Garbage(detail),
@@ -98,9 +101,12 @@ impl Error {
             // A BMC that restarts has none of its resources for a minute.
             Error::Status { status: 404 | 409 | 412 | 428, .. } => RetryClass::Wait,
             Error::Status { .. } if self.is_busy() => RetryClass::Wait,
-            Error::Status { .. } | Error::Address { .. } | Error::Foreign { .. } | Error::TooLarge { .. } | Error::Unsupported { .. } => {
-                RetryClass::Failed
-            }
+            Error::Status { .. }
+            | Error::Address { .. }
+            | Error::Foreign { .. }
+            | Error::TooLarge { .. }
+            | Error::TooMany { .. }
+            | Error::Unsupported { .. } => RetryClass::Failed,
         }
     }
 

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Instant};
 use serde_json::Value;
 
 use super::{
+    budget::{self, Budget},
     config::Config,
     conversation::{Conversation, Host},
     discover,
@@ -26,6 +27,7 @@ pub(super) struct Inventory {
     /// Resources that were read for a part that is not complete yet: a slow BMC with many drives needs more than one observation,
     /// and the next one goes on where this one was cut off.
     read: BTreeMap<String, Document>,
+    budget: Budget,
 }
 
 /// One part and when it was read.
@@ -73,7 +75,12 @@ impl Inventory {
     /// POST (HARDWARE row 81), and while it boots, what counts is its power and not dozens of resources.
     pub(super) fn power_changes(&mut self, config: &Config) {
         self.settled = Some(Instant::now() + config.settle_after_power);
+        self.forget_resources();
+    }
+
+    fn forget_resources(&mut self) {
         self.read.clear();
+        self.budget = Budget::default();
     }
 }
 
@@ -86,18 +93,20 @@ pub(super) async fn refresh(bmc: &mut Conversation, host: &Host, seen: &mut Obse
         seen.nics = late("NICs", &bmc.config);
         let read = nics(bmc, host).await;
         seen.nics = settle(read, |part| bmc.inventory.nics = part);
+        bmc.inventory.forget_resources();
     }
     if bmc.inventory.disks.is_due(&bmc.config, bmc.inventory.settled) {
         seen.disks = late("disks", &bmc.config);
         let read = disks(bmc, host).await;
         seen.disks = settle(read, |part| bmc.inventory.disks = part);
+        bmc.inventory.forget_resources();
     }
     if bmc.inventory.firmware.is_due(&bmc.config, bmc.inventory.settled) {
         seen.firmware = late("firmware versions", &bmc.config);
         let read = firmware(bmc).await;
         seen.firmware = settle(read, |part| bmc.inventory.firmware = part);
+        bmc.inventory.forget_resources();
     }
-    bmc.inventory.read.clear();
 }
 
 /// Stands while a part is being read, so that it is what is left when time is up.
@@ -126,6 +135,7 @@ impl Conversation {
             return Ok(document.clone());
         }
         let document = self.channel.get(uri).await?;
+        self.inventory.budget.take(self.channel.address(), &document)?;
         self.inventory.read.insert(uri.to_owned(), document.clone());
         Ok(document)
     }
@@ -134,10 +144,11 @@ impl Conversation {
     async fn get_each(&mut self, uris: Vec<String>) -> Result<Vec<Document>, Error> {
         let mut documents = Vec::new();
         let mut failure = None;
+        budget::at_most(budget::MAX_MEMBERS, uris.len(), self.channel.address(), "links in one list")?;
         for uri in uris {
             match self.get_once(&uri).await {
                 Ok(document) => documents.push(document),
-                Err(error) if error.ends_the_conversation() => return Err(error),
+                Err(error) if error.ends_the_conversation() || matches!(error, Error::TooMany { .. }) => return Err(error),
                 Err(error) => {
                     tracing::debug!(bmc = self.channel.address(), uri, %error, "left out of the inventory");
                     failure = Some(error);

@@ -6,6 +6,7 @@
 //! **Non-goals.** No decisions: what to order and when is the engine's. No BIOS settings, firmware updates, virtual media or IPMI.
 
 mod boot;
+mod budget;
 mod client;
 mod config;
 mod conversation;

@@ -18,7 +18,7 @@ pub(super) async fn observe(bmc: &mut Conversation, seen: &mut Observation) -> R
     let host = match bmc.host().await {
         Ok(host) => host,
         Err(error) => {
-            if error.status() == Some(403) {
+            if matches!(error.status(), Some(401 | 403)) {
                 // A session can outlive its rights (HARDWARE row 24).
                 bmc.channel.log_out().await;
             }

@@ -45,6 +45,8 @@ enum Auth {
     Session {
         token: HeaderValue,
         uri: Option<String>,
+        /// Something that it let us read: while that is so, the session lives.
+        read: Option<String>,
     },
 }
 
@@ -101,17 +103,47 @@ impl Channel {
         self.call(Method::GET, uri, None, None).await?.document()
     }
 
-    /// Sends a request as ourselves and gives the answer, whatever its status but 401. A session that ended is opened again, once.
+    /// Sends a request as ourselves and gives the answer, whatever its status. A session that ended is opened again, once; one that
+    /// lives is kept when a single resource answers 401, or each of its 401 would cost a session.
+    ///
+    /// # Errors
+    /// [`Error::Unauthorized`]: we are refused, and not only this request.
     pub(super) async fn call(&mut self, method: Method, uri: &str, if_match: Option<&str>, body: Option<Vec<u8>>) -> Result<Answer, Error> {
         self.settle().await?;
-        let mut answer = self.attempt(&method, uri, if_match, body.clone()).await?;
-        if answer.status == StatusCode::UNAUTHORIZED && matches!(self.auth, Auth::Session { .. }) {
+        let known = match &self.auth {
+            Auth::Session { read, .. } => read.clone(),
+            _ => None,
+        };
+        let mut renewed = false;
+        let refused = loop {
+            let answer = self.attempt(&method, uri, if_match, body.clone()).await?;
+            if answer.status != StatusCode::UNAUTHORIZED {
+                if method == Method::GET && answer.status.is_success() {
+                    self.has_read(uri);
+                }
+                return Ok(answer);
+            }
+            let Some(known) = &known else { break answer };
+            if self.attempt(&Method::GET, known, None, None).await?.status != StatusCode::UNAUTHORIZED {
+                self.has_read(known);
+                return Ok(answer);
+            }
+            if std::mem::replace(&mut renewed, true) {
+                break answer;
+            }
             tracing::debug!(bmc = self.client.address(), "the session ended; logging in again");
-            self.auth = Auth::Undecided;
+            self.log_out().await;
             self.settle().await?;
-            answer = self.attempt(&method, uri, if_match, body).await?;
+        };
+        self.log_out().await;
+        Err(self.note_refused(refused))
+    }
+
+    /// Remembers that the session let us read something.
+    fn has_read(&mut self, uri: &str) {
+        if let Auth::Session { read, .. } = &mut self.auth {
+            *read = Some(uri.to_owned());
         }
-        if answer.status == StatusCode::UNAUTHORIZED { Err(self.note_refused(answer)) } else { Ok(answer) }
     }
 
     async fn attempt(&self, method: &Method, uri: &str, if_match: Option<&str>, body: Option<Vec<u8>>) -> Result<Answer, Error> {
@@ -186,7 +218,7 @@ impl Channel {
             let mut token = token;
             token.set_sensitive(true);
             tracing::debug!(bmc = self.client.address(), "logged in");
-            return Ok(Auth::Session { token, uri: own });
+            return Ok(Auth::Session { token, uri: own, read: None });
         }
         let messages = super::document::messages(&answer.body).join("; ");
         // iLO answers 400 to a wrong password and names it only in the message.

@@ -10,7 +10,7 @@ use anyhow::bail;
 use clap::{Args as ClapArgs, Subcommand};
 use indicatif::ProgressBar;
 
-use super::Done;
+use super::{Done, out::out};
 use crate::agent::initramfs::{self, DRIVERS, Kernel, Options, Report};
 
 /// What installs a machine: a small program that runs in its memory.
@@ -64,7 +64,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Done> {
     spinner.enable_steady_tick(Duration::from_millis(100));
     let report = initramfs::build(&options);
     spinner.finish_and_clear();
-    print!("{}", tell(&report?, &args.driver));
+    out!("{}", tell(&report?, &args.driver))?;
     Ok(Done::Ok)
 }
 

@@ -1,11 +1,9 @@
 //! `rackwright completion`.
 
-use std::io;
-
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use super::{Cli, Done};
+use super::{Cli, Done, out::out};
 
 /// Print a completion script for a shell.
 #[derive(clap::Args)]
@@ -22,6 +20,8 @@ Examples:
   rackwright completion fish > ~/.config/fish/completions/rackwright.fish";
 
 pub fn run(args: &Args) -> anyhow::Result<Done> {
-    clap_complete::generate(args.shell, &mut Cli::command(), "rackwright", &mut io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "rackwright", &mut script);
+    out!("{}", String::from_utf8_lossy(&script))?;
     Ok(Done::Ok)
 }

@@ -1,6 +1,10 @@
 //! `rackwright explain`.
 
-use super::{Done, block_on, get::Server};
+use super::{
+    Done, block_on,
+    get::Server,
+    out::{out, outln},
+};
 use crate::{api::MachineDetail, model::MachineName, plan};
 
 /// Say why a machine is as it is: its state, what is to be done with it, what is refused and why, and what was last seen of it.
@@ -19,20 +23,20 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<Done> {
     let detail: MachineDetail = block_on(args.server.get(&format!("/api/v1/machines/{}", args.machine)))?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&detail)?);
+        outln!("{}", serde_json::to_string_pretty(&detail)?)?;
         return Ok(Done::Ok);
     }
     if let Some(status) = &detail.status {
-        println!("{}: {}, {}", args.machine, status.state, status.reason);
+        outln!("{}: {}, {}", args.machine, status.state, status.reason)?;
         if !status.message.is_empty() {
-            println!("  {}", status.message);
+            outln!("  {}", status.message)?;
         }
     }
     if let Some(part) = &detail.plan {
-        print!("\n{}", plan::render_machine(part));
+        out!("\n{}", plan::render_machine(part))?;
     }
     if let Some(seen) = &detail.observation {
-        print!("\nLast seen\n{}", super::observe::text(seen).lines().map(|line| format!("  {line}\n")).collect::<String>());
+        out!("\nLast seen\n{}", super::observe::text(seen).lines().map(|line| format!("  {line}\n")).collect::<String>())?;
     }
     Ok(Done::Ok)
 }

@@ -6,7 +6,12 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::Subcommand;
 use comfy_table::{Table, presets};
 
-use super::{Done, block_on, config::Config, live};
+use super::{
+    Done, block_on,
+    config::Config,
+    live,
+    out::{out, outln},
+};
 use crate::model::{MachineStatus, State, Status};
 
 /// Where the controller's API is.
@@ -100,9 +105,9 @@ pub(super) fn status(args: &StatusArgs) -> anyhow::Result<Done> {
     }
     let status: Status = block_on(args.server.get("/api/v1/status"))?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
+        outln!("{}", serde_json::to_string_pretty(&status)?)?;
     } else {
-        print!("{}", summary(&status));
+        out!("{}", summary(&status))?;
     }
     Ok(Done::Ok)
 }
@@ -139,11 +144,11 @@ pub(super) fn get(args: &GetArgs) -> anyhow::Result<Done> {
     }
     status.machines.retain(|name, _| names.is_empty() || names.iter().any(|wanted| wanted == name.as_str()));
     if *json {
-        println!("{}", serde_json::to_string_pretty(&status.machines)?);
+        outln!("{}", serde_json::to_string_pretty(&status.machines)?)?;
         return Ok(Done::Ok);
     }
     let rows = status.machines.iter().map(|(name, machine)| row(name.as_str(), machine));
-    print!("{}", table(&["MACHINE", "GROUP", "STATE", "POWER", "IMAGE", "GENERATION", "WRITES", "REASON"], rows));
+    out!("{}", table(&["MACHINE", "GROUP", "STATE", "POWER", "IMAGE", "GENERATION", "WRITES", "REASON"], rows))?;
     Ok(Done::Ok)
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 
-use super::{Done, config::Config, plural, size};
+use super::{Done, config::Config, out::outln, plural, size};
 use crate::{
     journal::SqliteJournal,
     model::{Evidence, Fact, MachineName, Outcome, Record},
@@ -35,9 +35,9 @@ pub fn run(args: &Args) -> anyhow::Result<Done> {
     }
     for record in &records {
         if args.json {
-            println!("{}", serde_json::to_string(record)?);
+            outln!("{}", serde_json::to_string(record)?)?;
         } else {
-            println!("{}", line(record));
+            outln!("{}", line(record))?;
         }
     }
     Ok(Done::Ok)

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use super::Done;
+use super::{Done, out::outln};
 use crate::{git, manifest};
 
 /// Make a fleet repository to start from: it validates, and its comments teach.
@@ -24,11 +24,11 @@ pub fn run(args: &Args) -> anyhow::Result<Done> {
     let count = files.len();
     git::init_repository(folder, &files, Some("Start a fleet"))
         .with_context(|| format!("can't make a repository in {}", folder.display()))?;
-    println!("{count} files committed on branch main in {}.", folder.display());
-    println!();
-    println!("Next:");
-    println!("  rackwright validate {}", folder.display());
-    println!("  edit machines/ (each file says what its fields mean), commit, and see what it does:");
-    println!("  rackwright plan --repo {}", folder.display());
+    outln!("{count} files committed on branch main in {}.", folder.display())?;
+    outln!()?;
+    outln!("Next:")?;
+    outln!("  rackwright validate {}", folder.display())?;
+    outln!("  edit machines/ (each file says what its fields mean), commit, and see what it does:")?;
+    outln!("  rackwright plan --repo {}", folder.display())?;
     Ok(Done::Ok)
 }

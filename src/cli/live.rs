@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::get::get_json;
+use super::{get::get_json, out::outln};
 use crate::model::{MachineName, MachineStatus, Phase, Rung, State, Status};
 
 /// Rungs that a bar counts, and the share of it that bytes fill.
@@ -31,7 +31,10 @@ impl View {
     }
 
     /// Shows `status`.
-    pub fn show(&mut self, status: &Status) {
+    ///
+    /// # Errors
+    /// Nobody reads standard output any more.
+    pub fn show(&mut self, status: &Status) -> anyhow::Result<()> {
         let (id, subject) = (status.commit.id.short(), &status.commit.subject);
         self.head.set_message(format!("{} of {} ready   {id} {subject}", status.ready, status.total));
         let worked_on: BTreeMap<_, _> =
@@ -53,18 +56,15 @@ impl View {
             bar.set_position(position(machine));
             bar.set_message(text(machine));
         }
-        if self.plain {
-            self.say_changes(status);
-        }
+        if self.plain { self.say_changes(status) } else { Ok(()) }
     }
 
     /// Prints a line above the bars.
-    pub fn say(&self, line: &str) {
-        if self.plain {
-            println!("{line}");
-        } else {
-            self.bars.suspend(|| println!("{line}"));
-        }
+    ///
+    /// # Errors
+    /// Nobody reads standard output any more.
+    pub fn say(&self, line: &str) -> anyhow::Result<()> {
+        if self.plain { outln!("{line}") } else { self.bars.suspend(|| outln!("{line}")) }
     }
 
     /// Removes everything that it drew.
@@ -74,7 +74,7 @@ impl View {
         self.head.finish_and_clear();
     }
 
-    fn say_changes(&mut self, status: &Status) {
+    fn say_changes(&mut self, status: &Status) -> anyhow::Result<()> {
         for (name, machine) in &status.machines {
             let now = match machine.rung {
                 Some(rung) => rung.to_string(),
@@ -85,9 +85,10 @@ impl View {
             let quiet = machine.reason == "NotObserved"
                 || (machine.state == State::Ready && before.as_deref().is_none_or(|before| before == "NotObserved"));
             if before.as_ref() != Some(&now) && !quiet {
-                println!("  {name}: {now}");
+                outln!("  {name}: {now}")?;
             }
         }
+        Ok(())
     }
 }
 
@@ -150,7 +151,7 @@ fn text(machine: &MachineStatus) -> String {
 pub async fn watch(url: &str) -> anyhow::Result<()> {
     let mut view = View::new();
     // The first answer decides whether there is a controller; later gaps are its restarts.
-    view.show(&get_json::<Status>(&format!("{url}/api/v1/status")).await?);
+    view.show(&get_json::<Status>(&format!("{url}/api/v1/status")).await?)?;
     loop {
         tokio::select! {
             stopped = tokio::signal::ctrl_c() => {
@@ -160,7 +161,7 @@ pub async fn watch(url: &str) -> anyhow::Result<()> {
             () = tokio::time::sleep(Duration::from_millis(250)) => {}
         }
         if let Ok(status) = get_json::<Status>(&format!("{url}/api/v1/status")).await {
-            view.show(&status);
+            view.show(&status)?;
         }
     }
 }

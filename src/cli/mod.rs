@@ -10,6 +10,7 @@ mod init;
 pub mod live;
 mod notes;
 mod observe;
+mod out;
 mod plan;
 pub mod run;
 pub mod secrets;
@@ -22,6 +23,7 @@ mod yaml;
 use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use out::{READER_GONE, ReaderGone, errln};
 
 /// GitOps for bare metal.
 ///
@@ -89,7 +91,8 @@ enum Done {
 
 /// Parses the arguments, runs the command, prints what went wrong.
 ///
-/// Exit codes: 0 done, 1 error, 2 the arguments make no sense, or `plan --detailed-exitcode` found changes.
+/// Exit codes: 0 done, 1 error, 2 the arguments make no sense, or `plan --detailed-exitcode` found changes, 141 nobody reads what is
+/// printed any more.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(&cli);
@@ -114,7 +117,7 @@ pub fn main() -> ExitCode {
         Ok(Done::Ok) => ExitCode::SUCCESS,
         Ok(Done::Bad) => ExitCode::from(1),
         Ok(Done::Changes) => ExitCode::from(2),
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if error.is::<ReaderGone>() => ExitCode::from(READER_GONE),
         Err(error) => {
             tell(&error);
             ExitCode::from(1)
@@ -123,23 +126,17 @@ pub fn main() -> ExitCode {
 }
 
 fn tell(error: &anyhow::Error) {
-    eprintln!("{} {error}", paint("error:", "1;31"));
+    errln!("{} {error}", paint("error:", "1;31"));
     let mut said = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         // libgit2 ends its messages with numbers that help nobody.
         let cause = cause.split("; class=").next().unwrap_or_default().to_owned();
         // A cause that its outer error quoted already would only be said twice.
         if !said.contains(&cause) {
-            eprintln!("  because: {cause}");
+            errln!("  because: {cause}");
         }
         said = cause;
     }
-}
-
-/// `rackwright … | head` is not a failure.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
-    io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// `text` in a colour, where standard error is a terminal and NO_COLOR (no-color.org) is not set.
@@ -154,7 +151,8 @@ fn start_log(cli: &Cli) {
     let plain = ["error", "warn", "info", "debug", "trace"].contains(&cli.log.as_str());
     let filter = if plain { format!("warn,rackwright={}", cli.log) } else { cli.log.clone() };
     let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new("warn,rackwright=info"));
-    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // An error of the log can only be told to the log's own reader, which may have gone away.
+    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).log_internal_errors(false);
     match cli.log_format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => log.json().init(),

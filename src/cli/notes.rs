@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Subcommand;
 
-use super::Done;
+use super::{Done, out::outln};
 use crate::git;
 
 /// Read Rackwright's status notes with Git.
@@ -32,11 +32,11 @@ pub fn run(args: &Args) -> anyhow::Result<Done> {
     let What::Setup { folder } = &args.what;
     let changes = git::notes_setup(folder).with_context(|| format!("can't set up {}", folder.display()))?.added;
     for change in &changes {
-        println!("{change}");
+        outln!("{change}")?;
     }
     if changes.is_empty() {
-        println!("{} is set up already.", folder.display());
+        outln!("{} is set up already.", folder.display())?;
     }
-    println!("Now `git fetch` brings the notes, and `git log` shows them.");
+    outln!("Now `git fetch` brings the notes, and `git log` shows them.")?;
     Ok(Done::Ok)
 }

@@ -4,7 +4,12 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, bail};
 
-use super::{Done, block_on, secrets::OneSecret, size};
+use super::{
+    Done, block_on,
+    out::{out, outln},
+    secrets::OneSecret,
+    size,
+};
 use crate::{
     bmc::{self, Redfish},
     model::{BmcTarget, Fingerprint, Observation, Seen, Timestamp, Trust, Unknown},
@@ -53,6 +58,13 @@ pub fn run(args: &Args) -> anyhow::Result<Done> {
     if !args.bmc.starts_with("https://") && !args.bmc.starts_with("http://") {
         bail!("--bmc {} is not a URL: write https://{}", args.bmc, args.bmc);
     }
+    if args.bmc.starts_with("http://") && !args.insecure {
+        bail!(
+            "over plain http, {} can't prove who it is, and everyone on the way reads the password: write https://, or add --insecure in a \
+             laboratory",
+            args.bmc
+        );
+    }
     let credential = match (&args.user, &args.password_file) {
         (Some(user), Some(file)) => {
             let text = std::fs::read_to_string(file).with_context(|| format!("can't read the password file {}", file.display()))?;
@@ -63,7 +75,7 @@ pub fn run(args: &Args) -> anyhow::Result<Done> {
     let trust = match (args.insecure, args.fingerprint) {
         (true, _) => Trust::Insecure,
         (false, Some(fingerprint)) => Trust::Pinned(fingerprint),
-        (false, None) if args.ca_file.is_some() || args.bmc.starts_with("http://") => Trust::Ca,
+        (false, None) if args.ca_file.is_some() => Trust::Ca,
         // Who pins what no certificate has is told which one was presented, before any credential was sent.
         (false, None) => Trust::Pinned(NO_FINGERPRINT),
     };
@@ -81,9 +93,9 @@ pub fn run(args: &Args) -> anyhow::Result<Done> {
         bail!("{}", how_to_trust(&observation, &args.bmc));
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&observation)?);
+        outln!("{}", serde_json::to_string_pretty(&observation)?)?;
     } else {
-        print!("{}", text(&observation));
+        out!("{}", text(&observation))?;
     }
     Ok(if observation.power.known().is_some() { Done::Ok } else { Done::Bad })
 }

@@ -8,7 +8,13 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
-use super::{Done, config::Config, get, source};
+use super::{
+    Done,
+    config::Config,
+    get,
+    out::{errln, out, outln},
+    source,
+};
 use crate::{
     journal::SqliteJournal,
     model::{
@@ -72,7 +78,7 @@ pub fn run(args: &Args) -> anyhow::Result<Done> {
         bail!("the proposed fleet has errors ({}), so the controller would not follow it", source::count(&head.problems));
     }
     let commit = commit.unwrap_or_else(|| working_tree(now));
-    let (base, history, seen) = match &args.config {
+    let Start { former, history, seen, deadlines } = match &args.config {
         Some(config) => from_controller(config, &head.fleet, now)?,
         None => from_base(&args.repo, args, &head.fleet, now)?,
     };
@@ -83,18 +89,18 @@ pub fn run(args: &Args) -> anyhow::Result<Done> {
         seen: &seen,
         history: &history,
         alive: &BTreeMap::new(),
-        former: base.as_ref(),
-        deadlines: plan::Deadlines::default(),
+        former: former.as_ref(),
+        deadlines,
         now,
     };
     let plan = plan::plan(&input);
     match args.format {
-        Format::Text => print!("{}", titled(args, plan::render_text(&plan))),
-        Format::Markdown => print!("{}", titled(args, plan::render_markdown(&plan))),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&plan)?),
+        Format::Text => out!("{}", titled(args, plan::render_text(&plan)))?,
+        Format::Markdown => out!("{}", titled(args, plan::render_markdown(&plan)))?,
+        Format::Json => outln!("{}", serde_json::to_string_pretty(&plan)?)?,
     }
     if args.config.is_none() {
-        eprintln!("No machine was asked: each is taken to be as the base declares it.");
+        errln!("No machine was asked: each is taken to be as the base declares it.");
     }
     Ok(if args.detailed_exitcode && has_changes(&plan) { Done::Changes } else { Done::Ok })
 }
@@ -124,7 +130,13 @@ fn working_tree(now: Timestamp) -> Commit {
     Commit { id: CommitId([0; 20]), subject: WORKING_TREE.to_owned(), author: String::new(), time: now }
 }
 
-type Start = (Option<Fleet>, History, BTreeMap<MachineName, Observation>);
+/// What a plan starts from.
+struct Start {
+    former: Option<Fleet>,
+    history: History,
+    seen: BTreeMap<MachineName, Observation>,
+    deadlines: plan::Deadlines,
+}
 
 fn from_base(repo: &Path, args: &Args, head: &Fleet, now: Timestamp) -> anyhow::Result<Start> {
     let rev = match (&args.base, &args.head) {
@@ -133,10 +145,18 @@ fn from_base(repo: &Path, args: &Args, head: &Fleet, now: Timestamp) -> anyhow::
         (None, Some(head)) => format!("{head}~1"),
     };
     let (files, _) = source::files(repo, Some(&rev)).context("can't read the base; name one with --base")?;
-    let base = crate::manifest::load(&files, &mut crate::manifest::Cache::default()).fleet;
+    let base = crate::manifest::load(&files, &mut crate::manifest::Cache::default());
+    if !base.is_usable() {
+        // A machine that is missing there would pass for a new one.
+        let count = source::count(&base.problems);
+        bail!(
+            "the fleet of {rev} has errors ({count}; see `rackwright validate --rev {rev}`), so no machine follows it: name another with --base"
+        );
+    }
+    let base = base.fleet;
     let history = plan::baseline(&base, now);
     let seen = head.machines.values().map(|machine| (machine.name.clone(), as_declared(machine, now))).collect();
-    Ok((Some(base), history, seen))
+    Ok(Start { former: Some(base), history, seen, deadlines: plan::Deadlines::default() })
 }
 
 /// An observation that says what the manifest says, for a plan without hardware.
@@ -149,15 +169,23 @@ fn as_declared(machine: &crate::model::Machine, now: Timestamp) -> Observation {
     seen
 }
 
+/// Where the engine keeps whether the journal is the first of its site, and what it says then.
+const ORIGIN: &str = "journal-origin";
+const FIRST: &str = "first";
+
 fn from_controller(config: &Path, head: &Fleet, now: Timestamp) -> anyhow::Result<Start> {
     let config = Config::read(Some(config))?;
-    let path = config.journal();
-    let records = SqliteJournal::read_only(&path)?.records_after(0)?;
+    let journal = SqliteJournal::read_only(&config.journal())?;
+    let mut history = History::of(&journal.records_after(0)?);
+    if journal.get(ORIGIN)?.as_deref() != Some(FIRST) {
+        errln!("The journal may follow on one that was lost: nothing is installed on claim.");
+        history.lost = true;
+    }
     let url = format!("http://{}/api/v1/observations", config.api.listen);
     let mut seen: BTreeMap<MachineName, Observation> = match super::block_on(get::get_json(&url)) {
         Ok(seen) => seen,
         Err(error) => {
-            eprintln!("{error}: planning without observations.");
+            errln!("{error}: planning without observations.");
             BTreeMap::new()
         }
     };
@@ -165,5 +193,5 @@ fn from_controller(config: &Path, head: &Fleet, now: Timestamp) -> anyhow::Resul
         let blank = || Observation::blank(now, machine.bmc.address.clone(), &Unknown::NotAsked);
         seen.entry(machine.name.clone()).or_insert_with(blank);
     }
-    Ok((None, History::of(&records), seen))
+    Ok(Start { former: None, history, seen, deadlines: config.deadlines })
 }

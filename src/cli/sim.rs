@@ -6,7 +6,12 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Done, block_on, get::table, plural, sim_lab, yaml};
+use super::{
+    Done, block_on,
+    get::table,
+    out::{out, outln},
+    plural, sim_lab, yaml,
+};
 use crate::sim::{self, ArmedFault, SampleImage, Simulator};
 
 /// Simulate machines that behave: a Redfish BMC each, power with lag, a PXE client that really boots from the network, an agent
@@ -56,7 +61,7 @@ enum What {
 pub fn run(args: &Args) -> anyhow::Result<Done> {
     match &args.what {
         Some(What::Init { folder }) => sim_lab::make(folder)?,
-        Some(What::Image { name, out, size }) => print!("{}", image(out, name.as_str(), *size)?),
+        Some(What::Image { name, out, size }) => out!("{}", image(out, name.as_str(), *size)?)?,
         None => {
             let advice = "`rackwright sim init FOLDER` makes a folder with one to start from";
             let mut config: sim::Config = if args.file.exists() {
@@ -90,12 +95,12 @@ async fn simulate(config: sim::Config, faults: &[(String, ArmedFault)]) -> anyho
     for (machine, fault) in faults {
         simulator.arm(machine, *fault)?;
     }
-    println!("{} simulated; certificate fingerprint {}", plural(count, "machine"), simulator.fingerprint());
-    print!("{}", machines(&simulator));
+    outln!("{} simulated; certificate fingerprint {}", plural(count, "machine"), simulator.fingerprint())?;
+    out!("{}", machines(&simulator))?;
     if let Some(control) = simulator.control() {
-        println!("State and faults: http://{control}/machines");
+        outln!("State and faults: http://{control}/machines")?;
     }
-    println!("Ctrl-C stops them.");
+    outln!("Ctrl-C stops them.")?;
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context as _, bail};
 
-use super::{block_on, sim};
+use super::{block_on, out::outln, sim};
 use crate::{
     git, manifest,
     model::Fingerprint,
@@ -58,8 +58,7 @@ pub fn make(folder: &Path) -> anyhow::Result<()> {
     let work = folder.join("fleet");
     git::init_repository(&work, &files, Some("Describe the fleet as it stands"))?;
     publish(folder, &work)?;
-    say(folder);
-    Ok(())
+    say(folder)
 }
 
 /// The BMCs' certificate is made at a simulator's first start, which needs no machine.
@@ -108,18 +107,19 @@ fn publish(folder: &Path, work: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn say(folder: &Path) {
+fn say(folder: &Path) -> anyhow::Result<()> {
     let folder = folder.display();
-    println!("{folder}: three simulated machines, the repository fleet.git, and its clone fleet.");
-    println!();
-    println!("In three terminals:");
-    println!("  cd {folder} && rackwright sim");
-    println!("  cd {folder} && rackwright run");
-    println!("  cd {folder} && rackwright status --watch");
-    println!();
-    println!("Then change something:");
-    println!("  cd {folder}/fleet");
-    println!("  sed -i 's/image: one/image: two/' profiles/node.yaml");
-    println!("  rackwright plan");
-    println!("  git commit --all --message 'Move to image two' && git push");
+    outln!("{folder}: three simulated machines, the repository fleet.git, and its clone fleet.")?;
+    outln!()?;
+    outln!("In three terminals:")?;
+    outln!("  cd {folder} && rackwright sim")?;
+    outln!("  cd {folder} && rackwright run")?;
+    outln!("  cd {folder} && rackwright status --watch")?;
+    outln!()?;
+    outln!("Then change something:")?;
+    outln!("  cd {folder}/fleet")?;
+    outln!("  sed -i 's/image: one/image: two/' profiles/node.yaml")?;
+    outln!("  rackwright plan")?;
+    outln!("  git commit --all --message 'Move to image two' && git push")?;
+    Ok(())
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
-use super::{paint, plural};
+use super::{out::errln, paint, plural};
 use crate::{
     git,
     manifest::{self, Loaded},
@@ -38,7 +38,7 @@ fn show_problems(problems: &[Problem], files: &Files) {
         let rendered = manifest::render(problem, text);
         let (first, rest) = rendered.split_once('\n').unwrap_or((&rendered, ""));
         let colour = if problem.severity == Severity::Error { "1;31" } else { "1;33" };
-        eprintln!("{}\n{rest}", paint(first, colour));
+        errln!("{}\n{rest}", paint(first, colour));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Done, plural, source};
+use super::{Done, out::outln, plural, source};
 use crate::model::Problem;
 
 /// Check a fleet repository, without touching or asking any machine.
@@ -33,12 +33,12 @@ pub fn run(args: &Args) -> anyhow::Result<Done> {
     let loaded = if args.json { crate::manifest::load(&files, &mut crate::manifest::Cache::default()) } else { source::load(&files) };
     let problems = &loaded.problems;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(problems)?);
+        outln!("{}", serde_json::to_string_pretty(problems)?)?;
     } else {
         let fleet = &loaded.fleet;
         let counts = [(fleet.machines.len(), "machine"), (fleet.networks.len(), "network"), (fleet.rollouts.len(), "rollout")]
             .map(|(n, what)| plural(n, what));
-        println!("{}: {}", counts.join(", "), source::count(problems));
+        outln!("{}: {}", counts.join(", "), source::count(problems))?;
     }
     let bad = problems.iter().any(|problem| args.strict || Problem::is_error(problem));
     Ok(if bad { Done::Bad } else { Done::Ok })

@@ -35,7 +35,8 @@ impl GitError {
             ErrorClass::Os | ErrorClass::Filesystem => RetryClass::Wait,
             _ => RetryClass::Failed,
         };
-        Self::caused(class, format!("can't {doing}: {}", one_line(&source)), source)
+        let said = one_line(&source);
+        Self::caused(class, format!("can't {doing}: {said}"), Said(said))
     }
 
     /// An error of a remote.
@@ -68,9 +69,15 @@ impl GitError {
             (ErrorCode::NotFound, _) => (format!("{url} is not there: {said}"), RetryClass::Wait),
             _ => (format!("can't reach {url}: {said}"), RetryClass::Wait),
         };
-        Self::caused(class, message, source)
+        Self::caused(class, message, Said(said))
     }
 }
+
+/// What libgit2 said, without the numbers of its own that it appends: the same text that the message quotes, so that whoever tells
+/// an error with its causes tells it once.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Said(String);
 
 fn is_unsupported(said: &str) -> bool {
     ["unsupported extension", "unknown object format", "object format", "unsupported repository version", "refstorage"]
@@ -99,5 +106,21 @@ impl From<GitError> for SourceError {
 impl From<GitError> for NotesError {
     fn from(error: GitError) -> Self {
         Self { message: error.message, class: error.class, source: error.source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_quoted_whole_so_that_it_is_told_once() {
+        let of_libgit2 = || git2::Error::new(ErrorCode::Auth, ErrorClass::Http, "too many\n redirects or\nauthentication replays");
+        for error in [GitError::here("read it", of_libgit2()), GitError::remote("https://git.example/fleet.git", of_libgit2())] {
+            let cause = error.source().unwrap().to_string();
+            assert!(error.to_string().contains(&cause), "{error} / {cause}");
+        }
     }
 }

@@ -51,7 +51,7 @@ struct File<'a> {
 pub fn load(files: &Files, cache: &mut Cache) -> Loaded {
     let mut faults: Vec<(&str, Fault)> = Vec::new();
     for (path, entry) in files {
-        faults.extend(parse::link(path, entry.kind).map(|fault| (path.as_str(), fault)));
+        faults.extend(parse::unread(path, entry.kind).map(|fault| (path.as_str(), fault)));
     }
     let manifests = parse_all(files, cache);
     for file in &manifests {
@@ -146,7 +146,7 @@ fn twice(source: &Source<'_>, earlier: &Source<'_>) -> Fault {
 fn forget_if_world_changed(files: &Files, manifests: &[File<'_>], world: &World<'_>, cache: &mut Cache) {
     let shared = manifests.iter().filter(|file| !file.parsed.is_only_machines()).map(|file| (file.path, file.entry.id));
     let templates = world.profiles.values().filter_map(|profile| profile.user_data);
-    let templates = templates.filter_map(|path| Some((path, files.get(path)?.id)));
+    let templates = templates.filter_map(|path| Some((path, template_id(files, path)?)));
     let now: Vec<(&str, [u8; 20])> = shared.chain(templates).collect();
     if !now.iter().copied().eq(cache.world.iter().map(|(path, id)| (path.as_str(), *id))) {
         cache.machines.clear();
@@ -155,7 +155,7 @@ fn forget_if_world_changed(files: &Files, manifests: &[File<'_>], world: &World<
 }
 
 fn resolve_all(files: &Files, machines: &[Listed<'_>], world: &World<'_>, cache: &mut Cache) -> Vec<Arc<Resolved>> {
-    let template = |source: &Source<'_>| own_template(source).map(|path| (path.to_owned(), files.get(path).map(|entry| entry.id)));
+    let template = |source: &Source<'_>| own_template(source).map(|path| (path.to_owned(), template_id(files, path)));
     let known: Vec<Option<Arc<Resolved>>> = machines
         .iter()
         .map(|(source, id)| {
@@ -183,6 +183,11 @@ fn own_template<'a>(source: &Source<'a>) -> Option<&'a str> {
         Spec::Machine(spec) => spec.stated().user_data(),
         _ => None,
     }
+}
+
+/// The blob of the template at `path`. A link is none, although it may have the id that the file in its place had.
+fn template_id(files: &Files, path: &str) -> Option<[u8; 20]> {
+    files.get(path).filter(|entry| entry.kind == FileKind::Regular).map(|entry| entry.id)
 }
 
 /// Applies `f` to each item, on several threads if there are many; the results are in the order of the items.

@@ -105,26 +105,23 @@ impl<'a> Reader<'a> {
 
     fn bmc(&mut self) -> Option<BmcTarget> {
         let stated = &self.spec.bmc;
-        let address = stated.address.trim_end_matches('/').to_ascii_lowercase();
-        let host = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://"));
-        let whole = host.is_some_and(is_host);
-        if !whole {
-            let hint = match host {
-                None if is_host(&address) => format!("write `https://{address}`"),
-                _ => "write `https://` and a host, with a port if it is not the usual one, such as `https://10.0.8.12`".to_owned(),
-            };
-            self.fault(
-                "bad-bmc-address",
-                path_to!["spec", "bmc", "address"],
-                format!("`{}` is not the address of a BMC", stated.address),
-                hint,
-            );
+        let address = bmc_address(&stated.address);
+        if address.is_none() {
+            let message = format!("`{}` is not the address of a BMC", stated.address);
+            self.fault("bad-bmc-address", path_to!["spec", "bmc", "address"], message, bmc_hint(&stated.address));
         }
         if let Some(name) = &stated.credentials {
             let dangling = self.world.names.check(Kind::Secret, name, self.doc.number, || path_to!["spec", "bmc", "credentials"]);
             self.faults.extend(dangling);
         }
+        let plain = address.as_ref().is_some_and(|address| address.starts_with("http://"));
         let trust = match (&stated.fingerprint, stated.insecure) {
+            (_, false) if plain => {
+                let message = "over plain `http://` no BMC can prove who it is, and everyone on the way reads the password";
+                let hint = "write `https://`; where the BMC knows only HTTP, say so with `insecure: true` and without `fingerprint`";
+                self.fault("plain-http", path_to!["spec", "bmc", "address"], message, hint);
+                return None;
+            }
             (None, false) => Trust::Ca,
             (None, true) => Trust::Insecure,
             (Some(_), true) => {
@@ -143,7 +140,7 @@ impl<'a> Reader<'a> {
             },
         };
         let credentials = stated.credentials.as_deref().and_then(|name| SecretName::new(name).ok());
-        whole.then_some(BmcTarget { address, credentials, trust })
+        Some(BmcTarget { address: address?, credentials, trust })
     }
 
     /// `None` if one of them can't be read: a machine with half its interfaces is another machine.
@@ -264,6 +261,31 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// `https://host:port`, and behind a BMC of several systems the path of one. Paths keep their case, which counts to some BMCs.
+fn bmc_address(text: &str) -> Option<String> {
+    let (scheme, rest) = text.trim_end_matches('/').split_once("://")?;
+    let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let (scheme, host) = (scheme.to_ascii_lowercase(), host.to_ascii_lowercase());
+    let usual = |c: char| c.is_ascii_alphanumeric() || "-._~:+".contains(c);
+    let part = |part: &str| !part.is_empty() && part != "." && part != ".." && part.chars().all(usual);
+    let system = path.is_empty() || path.strip_prefix("/redfish/v1/").is_some_and(|path| path.split('/').all(part));
+    (matches!(scheme.as_str(), "http" | "https") && is_host(&host) && system).then(|| format!("{scheme}://{host}{path}"))
+}
+
+fn bmc_hint(text: &str) -> String {
+    let host = text.split_once("://").map_or(text, |(_, rest)| rest).trim_end_matches('/');
+    if is_host(&host.to_ascii_lowercase()) {
+        return format!("write `https://{host}`");
+    }
+    match host.split_once('/') {
+        Some((host, _)) if is_host(&host.to_ascii_lowercase()) => format!(
+            "write `https://{host}`; only where a BMC has several systems, the path of one follows, such as \
+             `https://{host}/redfish/v1/Systems/1`"
+        ),
+        _ => "write `https://` and a host, with a port if it is not the usual one, such as `https://10.0.8.12`".to_owned(),
+    }
+}
+
 /// A host name or address with an optional port, and nothing else: no path, no user, no query.
 fn is_host(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -304,6 +326,21 @@ mod tests {
         }
         for text in ["", "a/b", "user@host", "host:", "host:0", "host:99999", "a..b", "[fd00::1", "[x]", "fd00::1", "host?x"] {
             assert!(!is_host(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_may_name_one_of_several_systems_in_its_own_case() {
+        for (text, address) in [
+            ("HTTPS://BMC-1.Example:8443/", "https://bmc-1.example:8443"),
+            ("https://10.0.8.12/redfish/v1/Systems/System.Embedded.1", "https://10.0.8.12/redfish/v1/Systems/System.Embedded.1"),
+        ] {
+            assert_eq!(bmc_address(text).as_deref(), Some(address));
+        }
+        for path in
+            ["/redfish/v1", "/Systems/1", "/redfish/v1/../x", "/redfish/v1//x", "/redfish/v1/x?y", "/redfish/v1/x#y", "/redfish/v1/a b"]
+        {
+            assert_eq!(bmc_address(&format!("https://10.0.8.12{path}")), None, "{path}");
         }
     }
 

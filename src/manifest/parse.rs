@@ -79,10 +79,11 @@ pub(crate) fn role(path: &str) -> Role {
     if path.ends_with(".yaml") || path.ends_with(".yml") { Role::Manifest } else { Role::Other }
 }
 
-/// A fault of links and submodules, behind which manifests could be that are not read.
-pub(crate) fn link(path: &str, kind: FileKind) -> Option<Fault> {
+/// A fault of what could be a manifest, or hold some, and is not read: links, submodules, and `*.YAML`. A machine whose file gets
+/// such a name was not deleted.
+pub(crate) fn unread(path: &str, kind: FileKind) -> Option<Fault> {
     if kind == FileKind::Regular {
-        return None;
+        return misnamed(path);
     }
     let hidden = path.split('/').any(|part| part.starts_with('.'));
     let name = path.rsplit('/').next().unwrap_or(path);
@@ -102,6 +103,18 @@ pub(crate) fn link(path: &str, kind: FileKind) -> Option<Fault> {
         FileKind::Symlink if name.contains('.') => None,
         FileKind::Symlink => Some(Fault::warning("symlink", TOP, "this is a symbolic link; if manifests are behind it, they are not read")),
     }
+}
+
+/// A fault of a file whose ending is that of a manifest but for capital letters.
+fn misnamed(path: &str) -> Option<Fault> {
+    let (stem, ending) = path.rsplit_once('.')?;
+    let lower = ["yaml", "yml"].into_iter().find(|known| *known != ending && known.eq_ignore_ascii_case(ending))?;
+    let right = format!("{stem}.{lower}");
+    (role(&right) == Role::Manifest).then(|| {
+        let fault =
+            Fault::error("file-name", TOP, format!("a manifest's name ends with `.{lower}`; one that ends with `.{ending}` is not read"));
+        fault.hint(format!("rename it to `{}`", right.rsplit('/').next().unwrap_or(&right)))
+    })
 }
 
 /// The text of a file, or why it has none.
@@ -150,11 +163,12 @@ pub(crate) fn parse(entry: &FileEntry) -> Parsed {
             Ok(decoded) => {
                 let line = chunk.lines_before + first_line(chunk.text);
                 parsed.docs.push(Doc { number, line, metadata: decoded.metadata, spec: decoded.spec });
-                odd_numbers(chunk, &mut parsed.faults);
+                odd_scalars(chunk, &mut parsed.faults);
             }
             Err(error) => {
                 let tree = Tree::read(chunk.text, chunk.lines_before);
                 parsed.faults.push(explain::explain(&error, number, &tree, text));
+                tags(&tree, &mut parsed.faults);
                 let kind = tree.scalar(&path_to!["kind"]).and_then(Kind::parse);
                 parsed.broken.extend(kind.zip(tree.scalar(&path_to!["metadata", "name"]).map(str::to_owned)));
             }
@@ -201,17 +215,27 @@ fn too_deep(text: &str) -> Option<Place> {
     None
 }
 
-/// Numbers that readers of YAML disagree about are refused unless they are in quotes, whatever the field is: no field takes them.
-fn odd_numbers(chunk: yaml::Chunk<'_>, faults: &mut Vec<Fault>) {
-    if !text::may_hold_odd_number(chunk.text) {
+/// What readers of YAML disagree about is refused, whatever the field is: numbers in an unusual form, unless they are in quotes, and
+/// tags, which serde_yaml drops without a word (`!include secrets.yaml` would be the text `secrets.yaml`).
+fn odd_scalars(chunk: yaml::Chunk<'_>, faults: &mut Vec<Fault>) {
+    let tagged = chunk.text.contains('!');
+    if !tagged && !text::may_hold_odd_number(chunk.text) {
         return;
     }
     let tree = Tree::read(chunk.text, chunk.lines_before);
+    tags(&tree, faults);
     for scalar in tree.plain_scalars().filter(|scalar| text::is_odd_number(scalar.text)) {
         let message = format!("without quotes, YAML may read `{}` as another number", scalar.text);
         let hint = format!("write \"{}\" if it is a text, or the plain number", scalar.text);
         faults.push(Fault::error("ambiguous-number", At::Place(scalar.place), message).hint(hint));
     }
+}
+
+fn tags(tree: &Tree, faults: &mut Vec<Fault>) {
+    faults.extend(tree.tags().map(|tag| {
+        let fault = Fault::error("tag", At::Place(tag.place), format!("the tag `{}` would not be acted on", tag.text));
+        fault.hint("write the value itself; put a text that begins with `!` in quotes")
+    }));
 }
 
 fn check_names(parsed: &mut Parsed) {

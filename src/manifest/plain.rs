@@ -11,6 +11,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IntoDeserializer, Map
 /// How deep mappings may be nested here.
 const MAX_DEPTH: usize = 12;
 
+/// How long a key may be here. YAML allows 1024 (YAML 1.2.2, section 7.4); no field has as many as 64.
+const MAX_KEY: usize = 64;
+
 /// A part of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Event<'a> {
@@ -188,7 +191,8 @@ impl<'a> Scanner<'a> {
             _ => {
                 let end = text.find([',', '[', ']', '{', '}'])?;
                 let value = text[..end].trim_end_matches(' ');
-                if value.contains(['#', '"', '\'']) {
+                // In brackets, libyaml stops at some question marks, and its versions differ about which.
+                if value.contains(['#', '"', '\'', '?']) {
                     return None;
                 }
                 self.plain(value)?;
@@ -207,7 +211,7 @@ fn key(text: &str) -> Option<(&str, &str)> {
     let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/')))?;
     let (key, rest) = (&text[..end], text[end..].strip_prefix(':')?);
     let begins = key.starts_with(|c: char| c.is_ascii_alphabetic());
-    (begins && !is_null(key) && (rest.is_empty() || rest.starts_with(' '))).then_some((key, rest))
+    (begins && key.len() <= MAX_KEY && !is_null(key) && (rest.is_empty() || rest.starts_with(' '))).then_some((key, rest))
 }
 
 fn is_null(text: &str) -> bool {

@@ -202,8 +202,8 @@ pub(crate) struct Place {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Bmc {
-    /// `https://` and a host, with an optional port.
-    #[schemars(extend("pattern" = "^https?://[^/@]+/?$"))]
+    /// `https://` and a host, with an optional port; only where it has several systems, the path of one: `/redfish/v1/Systems/1`.
+    #[schemars(extend("pattern" = "^https?://[^/@]+(/redfish/v1/[^?#@]+|/)?$"))]
     pub(crate) address: String,
     /// The Secret that holds user name and password.
     pub(crate) credentials: Option<String>,

@@ -45,9 +45,10 @@ struct Open {
 pub(crate) struct Tree {
     nodes: Vec<Node>,
     root: Option<usize>,
+    tagged: Vec<(String, Place)>,
 }
 
-/// What `Tree::keys` and `Tree::plain_scalars` give: a text and where it stands.
+/// What `Tree::keys`, `Tree::plain_scalars` and `Tree::tags` give: a text and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Placed<'a> {
     pub(crate) text: &'a str,
@@ -64,13 +65,13 @@ impl Tree {
         let mut parser = Parser::new_from_str(text);
         while let Some(Ok((event, span))) = parser.next_event() {
             let place = place(&lines, span, lines_before);
-            let (data, anchor, opens) = match event {
-                Event::Scalar(text, style, anchor, _) => {
-                    (Data::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain }, anchor, false)
+            let (data, anchor, tag, opens) = match event {
+                Event::Scalar(text, style, anchor, tag) => {
+                    (Data::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain }, anchor, tag, false)
                 }
-                Event::Alias(anchor) => (Data::Alias(anchors.get(&anchor).copied().unwrap_or(usize::MAX)), 0, false),
-                Event::SequenceStart(anchor, _) => (Data::Sequence(Vec::new()), anchor, true),
-                Event::MappingStart(anchor, _) => (Data::Mapping(Vec::new()), anchor, true),
+                Event::Alias(anchor) => (Data::Alias(anchors.get(&anchor).copied().unwrap_or(usize::MAX)), 0, None, false),
+                Event::SequenceStart(anchor, tag) => (Data::Sequence(Vec::new()), anchor, tag, true),
+                Event::MappingStart(anchor, tag) => (Data::Mapping(Vec::new()), anchor, tag, true),
                 Event::SequenceEnd | Event::MappingEnd => {
                     open.pop();
                     continue;
@@ -78,6 +79,10 @@ impl Tree {
                 Event::StreamEnd => break,
                 Event::Nothing | Event::StreamStart | Event::DocumentStart(_) | Event::DocumentEnd => continue,
             };
+            if let Some(tag) = tag {
+                let handle = if tag.is_yaml_core_schema() { "!!" } else { &tag.handle };
+                tree.tagged.push((format!("{handle}{}", tag.suffix), place));
+            }
             let node = tree.nodes.len();
             tree.nodes.push(Node { place, data });
             if anchor != 0 {
@@ -186,6 +191,11 @@ impl Tree {
             Data::Scalar { text, plain: true } => Some(Placed { text, place: node.place }),
             _ => None,
         })
+    }
+
+    /// All tags, as they are written, and where what they belong to stands.
+    pub(crate) fn tags(&self) -> impl Iterator<Item = Placed<'_>> {
+        self.tagged.iter().map(|(text, place)| Placed { text, place: *place })
     }
 
     /// Where the document begins.

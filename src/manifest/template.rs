@@ -1,5 +1,8 @@
 //! Templates: their inputs are `machine`, `profile` and `network`, and nothing else. An undefined name is an error.
 //!
+//! **Invariant.** What a template makes follows from its own text and its inputs: none can include another, so that a machine is
+//! rendered again exactly when one of the two changed.
+//!
 //! **Invariant.** What is rendered is hashed into generations, and a changed generation reinstalls (law 11). So the settings of
 //! the environment here (trimming, final line break, no escaping) never change for `v1alpha1`.
 
@@ -21,6 +24,9 @@ const FUEL: u64 = 500_000;
 
 /// The largest rendered user-data. A seed partition has room for it, and no person reviews more.
 const MAX_RENDERED: usize = 1 << 20;
+
+/// Statements of the template language that read another template.
+const READERS: &[&str] = &["include", "import", "from", "extends"];
 
 /// What a template may name.
 const INPUTS: &[&str] = &["machine", "profile", "network"];
@@ -121,6 +127,8 @@ impl<'a> Templates<'a> {
         environment.set_lstrip_blocks(true);
         environment.set_fuel(Some(FUEL));
         environment.set_debug(true);
+        // `readers` refuses what it finds; what it could overlook finds nothing.
+        environment.set_path_join_callback(|_, _| "another template".into());
         let mut templates = Self { environment, sources: BTreeMap::new(), broken: BTreeMap::new() };
         for path in paths {
             if let Some(entry) = files.get(*path).filter(|entry| entry.kind == FileKind::Regular) {
@@ -135,6 +143,11 @@ impl<'a> Templates<'a> {
 
     fn add(&mut self, path: &'a str, source: &'a str) {
         self.sources.insert(path, source);
+        let readers = readers(source);
+        if !readers.is_empty() {
+            self.broken.insert(path, readers.into_iter().map(|(at, word)| reads_another(path, source, at, word)).collect());
+            return;
+        }
         if let Err(error) = self.environment.add_template(path, source) {
             self.broken.insert(path, vec![explain(path, source, &error)]);
             return;
@@ -187,6 +200,37 @@ impl<'a> Templates<'a> {
 
 fn in_file(path: &str, fault: Fault) -> Fault {
     Fault { file: Some(path.to_owned()), ..fault }
+}
+
+/// Where `source` has a statement that reads another template, and which. Comments and raw text have none.
+fn readers(source: &str) -> Vec<(usize, &str)> {
+    let (mut found, mut rest) = (Vec::new(), source);
+    while let Some(open) = rest.find('{') {
+        rest = &rest[open + 1..];
+        let close = match rest.bytes().next() {
+            Some(b'#') => "#}",
+            Some(b'{') => "}}",
+            Some(b'%') => {
+                let statement = rest[1..].trim_start_matches(['-', '+']).trim_start();
+                let end = statement.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(statement.len());
+                let word = &statement[..end];
+                if READERS.contains(&word) {
+                    found.push((source.len() - statement.len(), word));
+                }
+                if word == "raw" { "endraw" } else { "%}" }
+            }
+            _ => continue,
+        };
+        let Some(close) = rest.find(close) else { break };
+        rest = &rest[close..];
+    }
+    found
+}
+
+fn reads_another(path: &str, source: &str, at: usize, word: &str) -> Fault {
+    let at = At::Place(range_place(source, at, at + word.len()));
+    let fault = Fault::error("bad-template", at, format!("`{word}` would read another template; each one stands alone"));
+    in_file(path, fault.hint("write out here what it would bring"))
 }
 
 /// A name that no template has.
@@ -243,4 +287,19 @@ fn explain(path: &str, source: &str, error: &Error) -> Fault {
             _ => Fault::error("bad-template", at, format!("the template fails: {}", detail())),
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_that_read_another_template_are_found_where_they_are_statements() {
+        let words = |source| readers(source).into_iter().map(|(_, word)| word).collect::<Vec<_>>();
+        let source = "{% include 'a' %}{%- import 'a' as b %}{%+extends 'a' %}{% if x %}{% from\n'a' import b %}{% endif %}{{";
+        assert_eq!(words(source), ["include", "import", "extends", "from"]);
+        assert_eq!(readers("{# {% include 'a' %} #}ä {%  include 'b' %}"), [(30, "include")]);
+        let source = "include {{ include }} {% raw %}{% include 'a' %}{% endraw %}{% set from = 1 %}{% includes %}{ % include 'a' %}{";
+        assert!(words(source).is_empty(), "{:?}", words(source));
+    }
 }

@@ -29,7 +29,7 @@ pub(crate) fn size(text: &str) -> Option<u64> {
     // Whole numbers all the way: a float would make the same text another size on another machine.
     let scale = 10u128.pow(fraction.len() as u32);
     let number = whole.parse::<u64>().ok().map(u128::from)? * scale + fraction.parse::<u128>().ok()?;
-    u64::try_from(number * u128::from(unit) / scale).ok()
+    u64::try_from(number.checked_mul(u128::from(unit))? / scale).ok()
 }
 
 /// Reads `25%` as 25.
@@ -125,7 +125,20 @@ mod tests {
         for (text, bytes) in sizes {
             assert_eq!(size(text), Some(bytes), "{text}");
         }
-        for text in ["", "1.5", "GiB", "1 gib", "-1", "1.2.3 GiB", "99999999999999 PiB", ".5 GiB", "1. GiB", "1 GiB x"] {
+        for text in [
+            "",
+            "1.5",
+            "GiB",
+            "1 gib",
+            "-1",
+            "1.2.3 GiB",
+            "99999999999999 PiB",
+            "18446744073709551615.999999999 PiB",
+            "99999999999999999999999 TB",
+            ".5 GiB",
+            "1. GiB",
+            "1 GiB x",
+        ] {
             assert_eq!(size(text), None, "{text}");
         }
     }

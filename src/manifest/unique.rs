@@ -25,7 +25,9 @@ pub(crate) struct Owned(HashSet<u64, BuildHasherDefault<IdHasher>>);
 impl Owned {
     /// False if something of `machine` may be taken already.
     fn take(&mut self, machine: &Machine) -> bool {
-        belongings(machine).all(|hash| self.0.insert(hash))
+        // Whether the BMC is shared as a whole is more than a hash can tell.
+        let (_, system) = bmc_key(&machine.bmc.address);
+        system.is_empty() && belongings(machine).all(|hash| self.0.insert(hash))
     }
 
     fn release(&mut self, machine: &Machine) {
@@ -75,6 +77,7 @@ fn twins<'a>(machines: &[Declared<'a>]) -> Vec<(&'a str, Fault)> {
     let mut macs = Taken::new(machines.len(), "duplicate-mac", "the MAC address");
     let mut addresses = Taken::new(machines.len(), "duplicate-address", "the IP address");
     let mut bmcs = Taken::new(machines.len(), "duplicate-bmc", "the BMC");
+    let mut shared = HashMap::new();
     let mut serials = Taken::new(machines.len(), "duplicate-serial", "the serial number");
     let mut uuids = Taken::new(machines.len(), "duplicate-uuid", "the UUID");
     for &(machine, number) in machines {
@@ -85,7 +88,12 @@ fn twins<'a>(machines: &[Declared<'a>]) -> Vec<(&'a str, Fault)> {
                 faults.extend(addresses.claim(address, owner, || path_to!["spec", "nics", n, "address"]));
             }
         }
-        faults.extend(bmcs.claim(bmc_key(&machine.bmc.address), owner, || path_to!["spec", "bmc", "address"]));
+        let (host, system) = bmc_key(&machine.bmc.address);
+        // One that names no system of a BMC means all of it.
+        let (own, whole) = (format!("{host}{system}"), system.is_empty());
+        let (first, first_whole) = shared.entry(host).or_insert_with(|| (own.clone(), whole));
+        let key = if *first_whole == whole { own } else { first.clone() };
+        faults.extend(bmcs.claim(key, owner, || path_to!["spec", "bmc", "address"]));
         if let Some(serial) = &machine.identity.serial {
             faults.extend(serials.claim(serial.as_str(), owner, || path_to!["spec", "identity", "serial"]));
         }
@@ -96,12 +104,12 @@ fn twins<'a>(machines: &[Declared<'a>]) -> Vec<(&'a str, Fault)> {
     faults
 }
 
-/// Two addresses with the same key are the same BMC.
-fn bmc_key(address: &str) -> &str {
-    match address.strip_prefix("https://") {
-        Some(host) => host.strip_suffix(":443").unwrap_or(host),
-        None => address.strip_prefix("http://").unwrap_or(address),
-    }
+/// A BMC, and which of its systems if the address says it. Two addresses with the same key are the same.
+fn bmc_key(address: &str) -> (&str, &str) {
+    let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
+    let (host, system) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let usual = if scheme == "http" { ":80" } else { ":443" };
+    (host.strip_suffix(usual).unwrap_or(host), system)
 }
 
 /// Who has what of one kind.

@@ -302,4 +302,136 @@ mod tests {
     fn edit() -> impl Strategy<Value = (prop::sample::Index, usize, String)> {
         (any::<prop::sample::Index>(), 0..4usize, "[-a1:,#'\"{}\\[\\] \n~.|>&*!?%]{0,3}|null|true| 1| #x|\n  |: ")
     }
+
+    /// Something of each shape that manifests have.
+    #[derive(Debug, Default, serde::Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Shape {
+        text: String,
+        maybe: Option<String>,
+        number: Option<u64>,
+        flag: Option<bool>,
+        word: Option<Word>,
+        texts: Vec<String>,
+        labels: std::collections::BTreeMap<String, String>,
+        inner: Option<Box<Shape>>,
+        list: Vec<Shape>,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    enum Word {
+        One,
+        Two,
+    }
+
+    fn scalar() -> impl Strategy<Value = String> + Clone {
+        prop_oneof![
+            4 => "[a-zA-Z0-9/_.][-a-zA-Z0-9/_.]{0,6}",
+            2 => "[a-z0-9/_.][-a-z0-9/_.:,?!&*|>%@`~#'\"=+ ]{0,8}",
+            1 => "[-:,?!&*|>%@`~#'\"{}\\[\\]a1 ]{0,6}",
+            1 => "\"[-a-z0-9:,?#{}\\[\\]'\\\\ ]{0,6}\"|'[-a-z0-9:,?#{}\\[\\]\"\\\\ ]{0,6}'",
+            1 => "One|Two|true|false|True|yes|null|Null|~|0|12|-3|007|0x1f|1e3|1_000|18446744073709551615|18446744073709551616|[.]nan|[.]{3}|---",
+            1 => ("[a-z]", 62..66usize).prop_map(|(letter, times)| letter.repeat(times)),
+        ]
+    }
+
+    fn number() -> impl Strategy<Value = String> + Clone {
+        prop_oneof![6 => "[1-9]?[0-9]", 1 => "[0-9_.+-]{1,20}", 1 => "0[xob]1"]
+    }
+
+    fn one_of(texts: &'static [&'static str]) -> impl Strategy<Value = String> + Clone {
+        prop::sample::select(texts).prop_map(str::to_owned)
+    }
+
+    /// `inner` between `open` and `close`, with commas and blanks.
+    fn between(open: char, inner: impl Strategy<Value = String>, close: char) -> impl Strategy<Value = String> {
+        let gap = || one_of(&["", "", "", " ", "  "]);
+        let item = (gap(), inner, gap()).prop_map(|(before, item, after)| format!("{before}{item}{after}"));
+        prop::collection::vec(item, 0..3).prop_map(move |items| format!("{open}{}{close}", items.join(",")))
+    }
+
+    /// One field on one line, nearly always with a value that it takes.
+    fn field() -> impl Strategy<Value = String> + Clone {
+        let named = |name: &'static str, value: BoxedStrategy<String>| {
+            (value, one_of(&[": ", ": ", ": ", ":  ", ":"])).prop_map(move |(value, colon)| format!("{name}{colon}{value}")).boxed()
+        };
+        let label = (scalar(), scalar()).prop_map(|(name, value)| format!("{name}: {value}"));
+        let field = prop_oneof![
+            3 => named("text", scalar().boxed()),
+            3 => named("maybe", scalar().boxed()),
+            1 => named("number", number().boxed()),
+            1 => named("flag", one_of(&["true", "false", "True", "yes"]).boxed()),
+            1 => named("word", one_of(&["One", "Two", "one", "'One'"]).boxed()),
+            3 => named("texts", between('[', scalar(), ']').boxed()),
+            2 => named("labels", between('{', label, '}').boxed()),
+        ];
+        field.clone().prop_recursive(2, 6, 3, move |inner| {
+            let mapping = || between('{', inner.clone(), '}');
+            prop_oneof![2 => field.clone(), 1 => named("inner", mapping().boxed()), 1 => named("list", between('[', mapping(), ']').boxed())]
+        })
+    }
+
+    /// A mapping over several lines, each with what it is indented by.
+    fn block() -> impl Strategy<Value = Vec<(usize, String)>> {
+        fn below(name: &str, by: usize, dash: &str, mut inner: Vec<(usize, String)>) -> Vec<(usize, String)> {
+            for (n, (indent, text)) in inner.iter_mut().enumerate() {
+                *indent += by + if n == 0 { 0 } else { dash.len() };
+                *text = if n == 0 { format!("{dash}{text}") } else { text.clone() };
+            }
+            inner.insert(0, (0, format!("{name}:")));
+            inner
+        }
+        let line = field().prop_map(|field| vec![(0, field)]);
+        let texts =
+            prop::collection::vec(scalar(), 1..3).prop_map(|texts| texts.into_iter().map(|text| (0, format!("- {text}"))).collect());
+        let texts = (texts, 0..3usize).prop_map(|(lines, by)| below("texts", by, "", lines));
+        prop_oneof![4 => line, 1 => texts].prop_recursive(3, 10, 3, |inner| {
+            let several = || prop::collection::vec(inner.clone(), 1..4).prop_map(|parts| parts.concat());
+            prop_oneof![
+                2 => several(),
+                1 => (several(), 1..3usize).prop_map(|(lines, by)| below("inner", by, "", lines)),
+                1 => (several(), 0..3usize, one_of(&["- ", "-  "])).prop_map(|(lines, by, dash)| below("list", by, &dash, lines)),
+            ]
+        })
+    }
+
+    /// A document, sometimes with a slip in it.
+    fn document() -> impl Strategy<Value = String> {
+        let end =
+            || prop_oneof![8 => Just(String::new()), 4 => one_of(&[" ", " # c", "#c", "  #", "\n", "\n# c", "\n   # c", "\n  x", ":"])];
+        (block(), prop::collection::vec(end(), 12), prop::option::weighted(0.1, edit())).prop_map(|(lines, ends, slip)| {
+            let line = |(n, (indent, line)): (usize, (usize, String))| format!("{}{line}{}\n", " ".repeat(indent), ends[n % ends.len()]);
+            let mut text: String = lines.into_iter().enumerate().map(line).collect();
+            if let Some((at, _, piece)) = slip {
+                text.insert_str(at.index(text.len() + 1), &piece);
+            }
+            text
+        })
+    }
+
+    #[test]
+    fn the_quick_reader_agrees_about_any_yaml() {
+        let quick = std::cell::Cell::new(0);
+        let mut runner =
+            proptest::test_runner::TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(10_000) });
+        let result = runner.run(&document(), |text| {
+            let Some(read) = plain::decode(&text, std::marker::PhantomData::<Shape>) else { return Ok(()) };
+            quick.set(quick.get() + 1);
+            let slow = serde_yaml::from_str::<Shape>(&text).map_err(|error| error.to_string());
+            prop_assert_eq!(format!("{:?}", Ok::<_, String>(read)), format!("{:?}", slow), "{}", text);
+            Ok(())
+        });
+        result.unwrap();
+        assert!(quick.get() > 2_000, "only {} texts were read quickly", quick.get());
+    }
+
+    #[test]
+    fn what_the_quick_reader_may_read_otherwise_it_leaves_alone() {
+        let long = format!("{}: 1\n", "a".repeat(1025));
+        for text in ["texts: [a:?b]\n", "texts: [a?]\n", "texts: [a, b?c]\n", &long] {
+            let quick = plain::decode(text, std::marker::PhantomData::<Shape>);
+            assert!(quick.is_none(), "{text}: {quick:?}");
+        }
+    }
 }

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttemptId, Commit, Generation, Held, ImageName, MachineName, Problem, Reason, Risk, RolloutName, SignedDuration, Step, Ticket,
-    Timestamp,
+    AttemptId, Commit, Generation, Held, ImageName, MachineName, Problem, Reason, RolloutName, SignedDuration, Step, Ticket, Timestamp,
 };
 
 /// An immutable value. Executing it takes no decision.
@@ -30,9 +29,9 @@ impl Plan {
         self.machines.values().flat_map(|machine| &machine.steps)
     }
 
-    /// Whether nothing is to be done and nothing is held.
+    /// Whether nothing is to be done, not even to be noted such as a release, and nothing is held.
     pub fn is_empty(&self) -> bool {
-        self.machines.values().all(|machine| machine.steps.iter().all(|step| step.risk() == Risk::None) && machine.held.is_empty())
+        self.machines.values().all(|machine| machine.steps.is_empty() && machine.held.is_empty())
     }
 }
 

@@ -406,7 +406,7 @@ fn resets_kept_connections(tree: Tree) -> String {
 async fn a_reset_of_a_kept_connection_is_survived() {
     let address = resets_kept_connections(Tree::small());
     let (redfish, _) = client(quick());
-    let mut target = target(&address, Trust::Ca);
+    let mut target = target(&address, Trust::Insecure);
     target.credentials = None;
     let seen = redfish.observe(&target, now()).await;
     assert_eq!(seen.power, Seen::Known(PowerState::On), "{seen:?}");

@@ -3,6 +3,7 @@
 
 mod faults;
 mod ladders;
+mod limits;
 mod peer;
 mod recorded;
 mod schema;

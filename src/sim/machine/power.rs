@@ -166,6 +166,10 @@ impl Machine {
     }
 
     pub(super) fn set_power(&self, power: PowerState, activity: Activity) {
+        let before = self.state();
+        if (before.power, before.activity) == (power, activity) {
+            return;
+        }
         info!(machine = %self.config.name, %power, ?activity, "power");
         self.change(|state| {
             state.power = power;
