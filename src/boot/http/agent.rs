@@ -4,17 +4,17 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Body,
     extract::State as Shared,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     middleware::from_fn_with_state,
     response::{IntoResponse as _, Response},
     routing::post,
 };
 use serde::de::DeserializeOwned;
 
-use super::{images, not_taken, read_body, text, when_ready};
+use super::{Peer, images, no_ticket, not_taken, read_body, text, ticket_of, when_ready};
 use crate::{
     boot::state::{State, with_since},
     model::{AgentCommand, AgentEvent, AgentHello, AgentReport, Digest, Evidence, ObservedDisk, Rung, Ticket, Timestamp},
@@ -30,12 +30,12 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/agent/v1/hello", post(hello))
         .route("/agent/v1/report", post(report))
         .route_layer(from_fn_with_state(state.clone(), when_ready))
-        .merge(images::router(state.images.as_deref()))
+        .merge(images::router(&state))
         .with_state(state)
 }
 
-async fn hello(Shared(state): Shared<Arc<State>>, headers: HeaderMap, body: Body) -> Response {
-    let (ticket, hello) = match prove::<AgentHello>(&state, &headers, body).await {
+async fn hello(Shared(state): Shared<Arc<State>>, Extension(peer): Extension<Peer>, headers: HeaderMap, body: Body) -> Response {
+    let (ticket, hello) = match prove::<AgentHello>(&state, peer, &headers, body).await {
         Ok(proved) => proved,
         Err(refusal) => return refusal,
     };
@@ -76,8 +76,8 @@ async fn command(state: &State, ticket: &Ticket, hello: AgentHello) -> Result<Ag
     Ok(command)
 }
 
-async fn report(Shared(state): Shared<Arc<State>>, headers: HeaderMap, body: Body) -> Response {
-    let (ticket, report) = match prove::<AgentReport>(&state, &headers, body).await {
+async fn report(Shared(state): Shared<Arc<State>>, Extension(peer): Extension<Peer>, headers: HeaderMap, body: Body) -> Response {
+    let (ticket, report) = match prove::<AgentReport>(&state, peer, &headers, body).await {
         Ok(proved) => proved,
         Err(refusal) => return refusal,
     };
@@ -167,16 +167,9 @@ fn was_written(ticket: &Ticket, boot_id: &str, digest: Digest, bytes: u64) -> Re
 }
 
 /// The ticket whose token the request bears, and what it says.
-async fn prove<T: DeserializeOwned>(state: &State, headers: &HeaderMap, body: Body) -> Result<(Ticket, T), Response> {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
+async fn prove<T: DeserializeOwned>(state: &State, peer: Peer, headers: &HeaderMap, body: Body) -> Result<(Ticket, T), Response> {
     let published = state.published();
-    let mut tickets = published.table.tickets.values();
-    let ticket = bearer.and_then(|token| tickets.find(|ticket| state.tokens.is_agent(&ticket.attempt, token)));
-    let Some(ticket) = ticket else {
-        tracing::warn!("an agent without a valid token was refused");
-        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-        return Err((StatusCode::UNAUTHORIZED, challenge, "no ticket goes with this token\n").into_response());
-    };
+    let Some(ticket) = ticket_of(state, &published, headers) else { return Err(no_ticket(state, peer)) };
     let bytes = read_body(body).await?;
     let said = serde_json::from_slice(&bytes).map_err(|error| text(StatusCode::BAD_REQUEST, format!("not understood: {error}")))?;
     Ok((ticket.clone(), said))
