@@ -205,6 +205,8 @@ impl Message {
         // RFC 3396 section 5: the options field first, then file, then sname.
         let file = field_or_options(&header[FILE], overload & 1 != 0, &mut options)?;
         let sname = field_or_options(&header[SNAME], overload & 2 != 0, &mut options)?;
+        // One within them would be about themselves (RFC 2132 section 9.3).
+        options.remove(&code::OVERLOAD);
         let kind = match options.remove(&code::MESSAGE_TYPE).as_deref() {
             Some([byte]) => Kind::of(*byte).ok_or(BadMessage::Kind)?,
             _ => return Err(BadMessage::Kind),
