@@ -10,7 +10,7 @@
 //! | what | over | to whom |
 //! |---|---|---|
 //! | address and name of a boot file | DHCP | the MAC of a reservation, on the network that it declares |
-//! | loaders, kernel, initramfs | TFTP, HTTP | the address of a reservation ([`admission`]) |
+//! | loaders, kernel, initramfs | TFTP (loaders alone), HTTP | the address of a reservation (`admission.rs`) |
 //! | script with the agent's token | HTTP | the address of the ticket's reservation |
 //! | orders and images | HTTPS | the bearer of the token |
 //! | 204 for a call-home | HTTP | the bearer of the token in its URL |
