@@ -9,7 +9,7 @@
 use std::net::IpAddr;
 
 use super::{dhcp::answer::open_ticket, files, state::Published};
-use crate::model::{MachineName, Reservation, Timestamp};
+use crate::model::{BootTable, DhcpMode, MachineName, Reservation, Timestamp};
 
 /// Why a client gets no boot file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,11 +51,18 @@ pub fn admit<'a>(published: &'a Published, client: IpAddr, file: &str, now: Time
         return Ok(());
     }
     let declared = published.reservation(client).filter(is_there);
-    match declared.or_else(|| table.reservations.values().find(is_there)) {
+    // All reservations are looked through only for those who could be one of them: strangers can ask often.
+    let anywhere = || if is_proxied(table, client) { table.reservations.values().find(is_there) } else { None };
+    match declared.or_else(anywhere) {
         None => Err(Refusal::Stranger),
         Some(reservation) if files::INSTALL.contains(&file) => Err(Refusal::NoTicket(&reservation.machine)),
         Some(_) => Ok(()),
     }
+}
+
+fn is_proxied(table: &BootTable, client: IpAddr) -> bool {
+    let IpAddr::V4(address) = client.to_canonical() else { return false };
+    table.networks.values().any(|network| network.dhcp == DhcpMode::Proxy && network.subnet.contains(&address))
 }
 
 #[cfg(test)]
@@ -65,7 +72,7 @@ mod tests {
     use super::*;
     use crate::{
         boot::testing::{self, ADDRESS, MAC, PROXIED},
-        model::{BootTable, DhcpMode, Digest, Evidence},
+        model::{Digest, Evidence},
     };
 
     const FILES: [&str; 6] = [files::UNDIONLY, files::SNPONLY, files::IPXE_EFI, files::LOCALBOOT, files::KERNEL, files::INITRAMFS];
