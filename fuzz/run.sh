@@ -12,7 +12,15 @@ export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-co
 -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1"
 cargo build --release --target "$host"
 for target in $targets; do
-    mkdir -p "corpus/$target" "artifacts/$target" "seeds/$target"
+    # What is in the repository anyway, to begin with.
+    case $target in
+        json) seeds=../tests/golden/v1 ;;
+        manifest) seeds="../examples ../tests/manifests" ;;
+        redfish) seeds=../tests/bmc_redfish ;;
+        *) seeds= ;;
+    esac
+    mkdir -p "corpus/$target" "artifacts/$target"
+    # shellcheck disable=SC2086 # words on purpose
     "target/$host/release/$target" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=10 -max_len=65536 \
-        -artifact_prefix="artifacts/$target/" -print_final_stats=1 "corpus/$target" "seeds/$target"
+        -artifact_prefix="artifacts/$target/" -print_final_stats=1 "corpus/$target" $seeds
 done

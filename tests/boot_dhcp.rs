@@ -145,7 +145,28 @@ fn rdisc6_gets_an_advertisement_that_announces_nothing() {
     let lifetime = got.lines().find(|line| line.starts_with("Router lifetime"));
     assert!(lifetime.is_some_and(|line| line.contains(" 0 ")), "{got}");
     assert!(!got.contains("Prefix"), "{got}");
+
+    let forward = |value: &str| {
+        let command = format!("echo {value} > /proc/sys/net/ipv6/conf/s0/forwarding");
+        assert!(net.exec("s", "sh").args(["-c", &command]).status().unwrap().success());
+    };
+    forward("1");
+    assert!(!ask().contains("Router lifetime"), "the host is a router itself");
+    forward("0");
+    assert!((0..50).any(|_| ask().contains("Router lifetime")), "it is none any more");
+    if has("python3", "python3") {
+        assert!(net.exec("c", "python3").args(["-c", ROUTER]).status().unwrap().success());
+        assert!(!ask().contains("Router lifetime"), "another router is there");
+    }
 }
+
+/// One advertisement of a default router, to all nodes, with the hop limit that receivers want (RFC 4861 section 6.1.2).
+const ROUTER: &str = "
+import socket
+link = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+link.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+link.sendto(bytes([134, 0, 0, 0, 64, 0, 7, 8] + [0] * 8), ('ff02::1', 0, 0, socket.if_nametoindex('c0')))
+";
 
 #[test]
 fn a_lease_comes_through_the_isc_relay() {

@@ -9,12 +9,12 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use boot_support::{MAC, Site, has, loopback, loopback_with_ticket, network, table, ticket};
+use boot_support::{MAC, Site, has, holder_elsewhere, loopback, loopback_with_ticket, network, table, ticket};
 use rackwright::{
     boot::Server,
     model::{
         AgentCommand, AgentEvent, AgentHello, AgentReport, BootTable, DhcpMode, Digest, DiskHint, Evidence, ObservedDisk, ObservedNic,
-        Phase, Progress, Rung, Ticket,
+        Phase, Progress, Rung, Ticket, Timestamp,
     },
     ports::Boot as _,
 };
@@ -79,8 +79,8 @@ async fn a_whole_install_climbs_the_ladder_and_the_machine_then_boots_its_disk()
     let site = Site::start(loopback_with_ticket()).await;
     let token = token(&site).await;
     let AgentCommand::Install { install, call_home, .. } = say_hello(&site, &token, &hello("b1")).await else { panic!("no install") };
-    assert_eq!(install.image.url, site.http("/images/debian.raw"));
-    let image = client(&site).get(install.image.url).send().await.unwrap().bytes().await.unwrap();
+    assert_eq!(install.image.url, site.https("/images/debian.raw"));
+    let image = client(&site).get(install.image.url).bearer_auth(&token).send().await.unwrap().bytes().await.unwrap();
     assert!(image == std::fs::read(site.folder.path().join("images/debian.raw")).unwrap());
 
     assert_eq!(report(&site, &token, "b1", writing()).await, StatusCode::NO_CONTENT);
@@ -377,6 +377,52 @@ async fn a_script_with_a_token_goes_only_to_the_machine_with_a_ticket() {
     assert!(!script(&site).await.contains("token"), "the journal says that it is not open");
 }
 
+/// Everything that an install takes, as asked for with `token`: which of it is given. All else must be 401, 403 or 404.
+async fn given(site: &Site, token: &str) -> Vec<&'static str> {
+    let mut given = Vec::new();
+    for path in ["/boot/undionly.kpxe", "/boot/localboot.efi", "/boot/snponly.efi", "/boot/ipxe.efi", "/boot/kernel", "/boot/initramfs"] {
+        let answer = client(site).get(site.http(path)).send().await.unwrap().status();
+        assert!([200, 403].contains(&answer.as_u16()), "{path}: {answer}");
+        given.extend((answer == StatusCode::OK).then_some(path));
+    }
+    let image = "/images/debian.raw";
+    let plain = client(site).get(site.http(image)).bearer_auth(token).send().await.unwrap().status();
+    assert_eq!(plain, StatusCode::NOT_FOUND, "a token is worth nothing on a wire that all can read");
+    let answer = client(site).get(site.https(image)).bearer_auth(token).send().await.unwrap().status();
+    assert!([200, 401].contains(&answer.as_u16()), "{image}: {answer}");
+    given.extend((answer == StatusCode::OK).then_some(image));
+    given
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_gives_boot_files_and_images_to_ticket_holders_and_strangers_nothing() {
+    let site = Site::start(loopback_with_ticket()).await;
+    let token = token(&site).await;
+    assert_eq!(given(&site, &token).await.len(), 7);
+    assert!(site.witness.refused.lock().unwrap().is_empty());
+    for wrong in ["", "x", &"0".repeat(64)] {
+        assert_eq!(given(&site, wrong).await.len(), 6, "its address is right, its token is not");
+    }
+    // The ticket's end takes away all but what starts the disk.
+    let disk = ["/boot/undionly.kpxe", "/boot/localboot.efi"];
+    let mut expired = loopback_with_ticket();
+    expired.tickets.get_mut(&MAC).unwrap().expires = Timestamp::now();
+    let mut written = loopback_with_ticket();
+    written.tickets.get_mut(&MAC).unwrap().evidence.push(Evidence::Written { digest: Digest::of(b"image"), bytes: 5 });
+    for (what, table) in [("expired", expired), ("written", written), ("closed", loopback())] {
+        site.server.publish(Arc::new(table)).await;
+        assert_eq!(given(&site, &token).await, disk, "{what}");
+    }
+    // A stranger beside a ticket holder, in a network that we serve.
+    site.server.publish(Arc::new(holder_elsewhere())).await;
+    assert_eq!(given(&site, "").await, [""; 0]);
+    site.server.publish(Arc::new(BootTable::default())).await;
+    assert_eq!(given(&site, &token).await, [""; 0]);
+    let told = site.witness.refused.lock().unwrap().clone();
+    let of = |machine: bool| told.iter().filter(|(named, _)| named.is_some() == machine).count();
+    assert_eq!((of(true), of(false)), (1, 1), "one line for each, not for each request: {told:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_installed_system_whose_attempt_is_closed_is_welcome_and_no_evidence() {
     let site = Site::start(loopback_with_ticket()).await;
@@ -424,23 +470,26 @@ async fn curl_gets_ranges_lengths_and_the_pinned_certificate() {
     }
     let site = Site::start(loopback_with_ticket()).await;
     let image = std::fs::read(site.folder.path().join("images/debian.raw")).unwrap();
-    let (headers, body) = curl(&["-r", "1000-1999", &site.http("/images/debian.raw")]);
+    let (pem, bearer) = (site.folder.path().join("state/boot-tls.pem"), format!("Authorization: Bearer {}", token(&site).await));
+    let agent = |arguments: &[&str]| curl(&[&["--cacert", pem.to_str().unwrap(), "-H", &bearer], arguments].concat());
+    let (headers, body) = agent(&["-r", "1000-1999", &site.https("/images/debian.raw")]);
     assert!(headers.contains("206 partial content") && headers.contains("content-range: bytes 1000-1999/1000000"), "{headers}");
     assert!(body == image[1000..2000]);
     let (headers, body) = curl(&["--compressed", &site.http("/boot/kernel")]);
     assert!(headers.contains("content-length: 100000") && body.len() == 100_000, "{headers}");
-    for path in ["/images/debian.raw", "/boot/ipxe.efi"] {
-        let (headers, body) = curl(&["-I", &site.http(path)]);
+    for url in [site.https("/images/debian.raw"), site.http("/boot/ipxe.efi")] {
+        let (headers, body) = agent(&["-I", &url]);
         assert!(headers.contains("200 ok") && headers.contains("content-length: 1") && !headers.contains("chunked"), "{headers}");
         assert_eq!(body.len(), headers.len(), "-I prints the header as its body, and nothing else");
     }
     for path in ["/images/../state/boot.key", "/images/%2e%2e/state/boot.key", "/boot/../state/boot.key", "/boot/boot.key", "/images/none"]
     {
-        let (headers, _) = curl(&["--path-as-is", &site.http(path)]);
-        assert!(headers.contains(" 404 ") || headers.contains(" 400 "), "{path}: {headers}");
+        for url in [site.http(path), site.https(path)] {
+            let (headers, _) = agent(&["--path-as-is", &url]);
+            assert!(headers.contains(" 404 ") || headers.contains(" 400 "), "{url}: {headers}");
+        }
     }
-    let pem = site.folder.path().join("state/boot-tls.pem");
-    let (headers, body) = curl(&["--cacert", pem.to_str().unwrap(), &site.https("/images/debian.raw")]);
+    let (headers, body) = agent(&[&site.https("/images/debian.raw")]);
     assert!(headers.contains("200 ok") && body == image, "{headers}");
     let (headers, _) = curl(&[&site.https("/images/debian.raw")]);
     assert!(headers.contains("self-signed") || headers.contains("certificate"), "{headers}");
@@ -455,12 +504,12 @@ async fn slow_clients_and_large_requests_do_not_hold_up_others() {
     let mut slow = Vec::new();
     for _ in 0..200 {
         let mut stream = tokio::net::TcpStream::connect(site.server.addresses().http).await.unwrap();
-        stream.write_all(b"GET /images/debian.raw HTTP/1.1\r\nHost: ").await.unwrap();
+        stream.write_all(b"GET /boot/ipxe.efi HTTP/1.1\r\nHost: ").await.unwrap();
         slow.push(stream);
     }
-    // And one that asks for an image and never reads it.
+    // And one that asks for a file and never reads it.
     let mut deaf = tokio::net::TcpStream::connect(site.server.addresses().http).await.unwrap();
-    deaf.write_all(b"GET /images/debian.raw HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    deaf.write_all(b"GET /boot/ipxe.efi HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let kernel = client(&site).get(site.http("/boot/kernel")).send().await.unwrap().bytes().await.unwrap();
     assert_eq!(kernel.len(), 100_000);
 

@@ -137,7 +137,6 @@ machines:{}",
                 address: Some(machine.address),
                 network: Some(name("lab")),
                 boot: true,
-                mode: machine.mode,
             };
             table.reservations.insert(machine.mac, reservation);
         }

@@ -1,26 +1,41 @@
 //! The first megabyte of an image that somebody else made: its GPT and the seed volume in it.
 #![no_main]
 
-use std::io;
+use std::{io, sync::LazyLock};
 
 use libfuzzer_sys::fuzz_target;
-use rackwright::agent::{Disk, gpt, seed::read_seed};
+use rackwright::{
+    agent::{
+        Disk, gpt,
+        seed::{CIDATA, Seed, read_seed, write_seed},
+    },
+    model::{Digest, Generation},
+};
 
-struct Memory(Vec<u8>);
+/// Where the seed's partition begins, in bytes, and its length.
+const VOLUME: usize = 64 << 10;
+const ROOM: usize = 128 << 10;
+
+struct Memory {
+    bytes: Vec<u8>,
+    writable: bool,
+}
 
 impl Disk for Memory {
     fn size(&self) -> u64 {
-        self.0.len() as u64
+        self.bytes.len() as u64
     }
 
-    fn write_at(&mut self, _: u64, _: &[u8]) -> io::Result<()> {
-        panic!("reading a seed writes nothing")
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        assert!(self.writable, "reading a seed writes nothing");
+        self.bytes[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+        Ok(())
     }
 
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let from = usize::try_from(offset).map_err(io::Error::other)?;
         let end = from.checked_add(buf.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        buf.copy_from_slice(self.0.get(from..end).ok_or(io::ErrorKind::UnexpectedEof)?);
+        buf.copy_from_slice(self.bytes.get(from..end).ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
@@ -57,10 +72,43 @@ fn sealed(bytes: &[u8]) -> Vec<u8> {
     disk
 }
 
+/// A disk with a seed as we write it.
+static SEEDED: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut entry = [0; 128];
+    entry[..16].fill(1);
+    entry[32..40].copy_from_slice(&(VOLUME as u64 / 512).to_le_bytes());
+    entry[40..48].copy_from_slice(&((VOLUME + ROOM) as u64 / 512 - 1).to_le_bytes());
+    CIDATA.encode_utf16().enumerate().for_each(|(at, unit)| entry[56 + 2 * at..58 + 2 * at].copy_from_slice(&unit.to_le_bytes()));
+    let mut bytes = sealed(&[&[0; 512], &entry[..]].concat());
+    bytes.resize(VOLUME + ROOM, 0);
+    let digest = Digest::of(b"image");
+    let seed = Seed {
+        call_home: "http://10.0.0.1/callhome/v1/web-01/3/abc".to_owned(),
+        generation: Generation::of(digest, None, 0),
+        digest,
+        machine: "web-01".parse().expect("a good name"),
+        user_data: Some("#cloud-config\n".repeat(1000)),
+    };
+    let mut disk = Memory { bytes, writable: true };
+    write_seed(&mut disk, &seed).expect("it fits");
+    assert_eq!(read_seed(&mut disk), Some(seed));
+    disk.bytes
+});
+
+fn read(bytes: Vec<u8>) {
+    let _ = read_seed(&mut Memory { bytes, writable: false });
+}
+
 fuzz_target!(|bytes: &[u8]| {
     let _ = gpt::parse(bytes).map(|table| table.end());
-    let _ = read_seed(&mut Memory(bytes.to_vec()));
+    read(bytes.to_vec());
     let disk = sealed(bytes);
     let _ = gpt::parse(&disk).map(|table| table.end());
-    let _ = read_seed(&mut Memory(disk));
+    read(disk);
+    // A good seed, damaged: three bytes are a place in its volume and what to put there.
+    let mut disk = SEEDED.clone();
+    for damage in bytes.chunks_exact(3) {
+        disk[VOLUME + usize::from(u16::from_le_bytes([damage[0], damage[1]]))] = damage[2];
+    }
+    read(disk);
 });

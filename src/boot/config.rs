@@ -31,10 +31,10 @@ pub struct Config {
     /// put them together.
     #[serde(default = "default_tftp_block_size")]
     pub tftp_block_size: u16,
-    /// Where plain HTTP listens: loaders, scripts, kernel, images, call-home.
+    /// Where plain HTTP listens: loaders, scripts, kernel, call-home.
     #[serde(default = "default_http")]
     pub http: SocketAddr,
-    /// Where HTTPS listens, for the agent.
+    /// Where HTTPS listens, for the agent: orders and images.
     #[serde(default = "default_https")]
     pub https: SocketAddr,
     /// Folder of undionly.kpxe, snponly.efi and ipxe.efi; Debian's package `ipxe` puts them into the default.
@@ -56,7 +56,7 @@ pub struct Config {
     #[serde(default)]
     pub kernel_arguments: Vec<String>,
     /// Whether to answer IPv6 router solicitations on `interfaces`, announcing no route: without any answer iPXE waits 16 s at
-    /// each start. Skipped without CAP_NET_RAW.
+    /// each start. Skipped without CAP_NET_RAW, where this host forwards IPv6, and where a router answers by itself.
     #[serde(default = "default_true")]
     pub router_advertisements: bool,
 }

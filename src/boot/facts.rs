@@ -59,8 +59,7 @@ impl ServerFacts {
         format!("{}/callhome/v1/{}/{}/{token}", self.http(), attempt.machine, attempt.number)
     }
 
-    /// Absolute URL of an image: as it is, or under our image folder. Plain HTTP: the image's digest, which the agent got over
-    /// TLS, is what it is trusted by.
+    /// Absolute URL of an image: as it is, or under our image folder. HTTPS, so that the agent can show its token.
     pub fn image_url(&self, url: &str) -> String {
         if url.starts_with("http://") || url.starts_with("https://") {
             return url.to_owned();
@@ -70,7 +69,7 @@ impl ServerFacts {
             byte if plain(byte) => char::from(byte).to_string(),
             byte => format!("%{byte:02X}"),
         });
-        format!("{}/images/{}", self.http(), path.collect::<String>())
+        format!("{}/images/{}", self.https(), path.collect::<String>())
     }
 }
 
@@ -93,6 +92,6 @@ mod tests {
         facts.tftp_port = 6969;
         assert_eq!(facts.tftp_name("a"), "tftp://10.0.0.1:6969/a");
         assert_eq!(facts.image_url("https://x/y"), "https://x/y");
-        assert_eq!(facts.image_url("debian 12/a.raw"), "http://10.0.0.1/images/debian%2012/a.raw");
+        assert_eq!(facts.image_url("debian 12/a.raw"), "https://10.0.0.1:8443/images/debian%2012/a.raw");
     }
 }

@@ -13,8 +13,10 @@ pub const KERNEL: &str = "kernel";
 /// The agent's initial RAM file system, by HTTP only.
 pub const INITRAMFS: &str = "initramfs";
 
-/// Files that firmware or iPXE may fetch by TFTP. Public: none holds a secret.
+/// Files that firmware or iPXE may fetch by TFTP. None holds a secret.
 pub const LOADERS: [&str; 4] = [UNDIONLY, SNPONLY, IPXE_EFI, LOCALBOOT];
+/// Files of an install: for machines with an open ticket. The others start what is on a machine's disk; under BIOS iPXE does both.
+pub const INSTALL: [&str; 4] = [SNPONLY, IPXE_EFI, KERNEL, INITRAMFS];
 
 /// How a client takes its boot file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

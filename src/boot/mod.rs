@@ -1,19 +1,32 @@
 //! The boot server: DHCP, TFTP, HTTP, tickets.
 //!
 //! **Scope.** Tells machines that boot from the network what to do, from one table that the engine replaces each turn, and
-//! tells the engine what it saw. Each DHCP answer and each script is a pure function of table, request, our addresses and the
-//! time; no lease database. Machines with an open ticket get the agent, other declared machines boot their disk, all others
-//! get silence (law 9).
+//! tells the engine what it saw. Each DHCP answer is a pure function of table, request, our addresses and the time; no lease
+//! database. What HTTP tells a machine or its agent also follows from what was journaled since the table was made.
+//!
+//! Who gets what (law 9): a machine with an open ticket gets all that installs it; a declared one without gets an address and
+//! what starts its disk; others get no DHCP answer, no file, and a script that goes on to the disk.
+//!
+//! | what | over | to whom |
+//! |---|---|---|
+//! | address and name of a boot file | DHCP | the MAC of a reservation, on the network that it declares |
+//! | loaders, kernel, initramfs | TFTP (loaders alone), HTTP | the address of a reservation (`admission.rs`) |
+//! | script with the agent's token | HTTP | the address of the ticket's reservation |
+//! | orders and images | HTTPS | the bearer of the token |
+//! | 204 for a call-home | HTTP | the bearer of the token in its URL |
 //!
 //! **Non-goals.** No decision about who is installed: `plan` opens tickets. No address pools. No building of boot files.
 
+mod admission;
 mod config;
 pub mod dhcp;
 mod facts;
 mod files;
 mod http;
+mod places;
 mod router;
 mod script;
+mod seldom;
 mod server;
 mod state;
 #[cfg(test)]

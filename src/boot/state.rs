@@ -8,14 +8,13 @@ use std::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
 };
 
 use super::{
     Config,
-    dhcp::strangers::{Note, Strangers},
     facts::ServerFacts,
     files::{self, INITRAMFS, KERNEL, LOCALBOOT},
+    seldom::{Lines, Who},
     tokens::Tokens,
 };
 use crate::{
@@ -35,7 +34,7 @@ pub struct Published {
 }
 
 impl Published {
-    fn new(table: Arc<BootTable>) -> Self {
+    pub(super) fn new(table: Arc<BootTable>) -> Self {
         let address = |reservation: &Reservation| reservation.address.map(|address| (address, reservation.mac));
         let by_address = table.reservations.values().filter_map(address).collect();
         Self { table, by_address }
@@ -45,12 +44,6 @@ impl Published {
     pub fn reservation(&self, address: IpAddr) -> Option<&Reservation> {
         let IpAddr::V4(address) = address.to_canonical() else { return None };
         self.table.reservations.get(self.by_address.get(&address)?)
-    }
-
-    /// Whether `address` is in a network that we serve.
-    pub fn is_served(&self, address: IpAddr) -> bool {
-        let IpAddr::V4(address) = address.to_canonical() else { return false };
-        self.table.networks.values().any(|network| network.dhcp != DhcpMode::Off && network.subnet.contains(&address))
     }
 
     /// Whether a client at `address` may be the owner of `reservation`: it has the reserved address, or another server gives
@@ -81,9 +74,8 @@ pub struct State {
     ready: AtomicBool,
     since: Mutex<BTreeMap<AttemptId, Since>>,
     told: Mutex<HashSet<(AttemptId, Rung)>>,
-    strangers: Mutex<Strangers>,
-    /// Declared machines without a ticket: apart, so that a storm of strangers can't crowd them out.
-    ours: Mutex<Strangers>,
+    /// What was logged lately of what anyone on the network can cause.
+    pub lines: Lines,
 }
 
 impl State {
@@ -99,8 +91,7 @@ impl State {
             ready: AtomicBool::new(false),
             since: Mutex::default(),
             told: Mutex::default(),
-            strangers: Mutex::default(),
-            ours: Mutex::default(),
+            lines: Lines::default(),
         }
     }
 
@@ -164,16 +155,12 @@ impl State {
         }
     }
 
-    /// Logs and tells that somebody without a ticket asked (law 9), once in a while for each MAC.
-    pub fn refused(&self, mac: Mac, machine: Option<&MachineName>, why: &str) {
-        let notes = if machine.is_some() { &self.ours } else { &self.strangers };
-        match lock(notes).note(mac, Instant::now()) {
-            Note::Quiet => {}
-            Note::One => {
-                tracing::info!(%mac, machine = machine.map(tracing::field::display), why, "refused");
-                self.witness.refused(machine, &format!("{mac}: {why}"));
-            }
-            Note::Storm(packets) => tracing::warn!(packets, "too many unknown MACs to name each; is there a loop in the network?"),
+    /// Logs and tells that somebody without a ticket asked (law 9), once in a while for each.
+    pub fn refused(&self, who: impl Into<Who>, machine: Option<&MachineName>, why: &str) {
+        let who = who.into();
+        if self.lines.refusal(who, machine.is_some()) {
+            tracing::info!(%who, machine = machine.map(tracing::field::display), why, "refused");
+            self.witness.refused(machine, &format!("{who}: {why}"));
         }
     }
 
@@ -184,10 +171,12 @@ impl State {
         if ticket.reached(rung) || !lock(&self.told).insert((attempt.clone(), rung)) {
             return;
         }
-        let state = self.clone();
+        let (state, mac) = (self.clone(), ticket.mac);
         tokio::spawn(async move {
             if let Err(error) = state.witness.saw(&attempt, evidence).await {
-                tracing::warn!(%attempt, %rung, %error, "a sighting was not taken");
+                if state.lines.line(mac, "a sighting was not taken") {
+                    tracing::warn!(%attempt, %rung, %error, "a sighting was not taken");
+                }
                 lock(&state.told).remove(&(attempt, rung));
             }
         });

@@ -1,13 +1,16 @@
 //! Values for this module's tests.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
+
+use async_trait::async_trait;
 
 use crate::{
-    boot::facts::ServerFacts,
+    boot::{Config, facts::ServerFacts, state::State, tokens::Tokens},
     model::{
-        BootMode, BootTable, CommitId, Digest, DiskHint, Fingerprint, Generation, Image, ImageFormat, Install, Mac, Network, Reservation,
-        Ticket, Timestamp,
+        AttemptId, BootTable, CommitId, Digest, DiskHint, Evidence, Fingerprint, Generation, Image, ImageFormat, Install, Mac, MachineName,
+        Network, Progress, Reservation, Ticket, Timestamp,
     },
+    ports::{Witness, WitnessError},
 };
 
 pub const MAC: Mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
@@ -71,7 +74,6 @@ pub fn table() -> BootTable {
         address,
         network: Some(network.parse().unwrap()),
         boot,
-        mode: BootMode::UEFI,
     };
     let reservations = [
         reservation("web-01", MAC, Some(ADDRESS), "prod", true),
@@ -91,4 +93,29 @@ pub fn table_with_ticket() -> BootTable {
     let mut table = table();
     table.tickets.insert(MAC, ticket());
     table
+}
+
+/// Takes everything.
+struct Deaf;
+
+#[async_trait]
+impl Witness for Deaf {
+    async fn saw(&self, _: &AttemptId, _: Evidence) -> Result<(), WitnessError> {
+        Ok(())
+    }
+
+    async fn failed(&self, _: &AttemptId, _: bool, _: &str, _: &str) -> Result<(), WitnessError> {
+        Ok(())
+    }
+
+    fn progress(&self, _: &AttemptId, _: Progress) {}
+
+    fn refused(&self, _: Option<&MachineName>, _: &str) {}
+}
+
+/// With `table` in force, and a witness that takes everything.
+pub fn state(table: BootTable) -> Arc<State> {
+    let state = State::new(&Config::new(facts().address), facts(), Tokens::new(&[7; 32]), Arc::new(Deaf));
+    state.publish(Arc::new(table));
+    Arc::new(state)
 }

@@ -16,7 +16,6 @@ pub fn boot_table(fleet: &Fleet, plan: &Plan, history: &History) -> BootTable {
                 address: nic.address,
                 network: nic.network.clone(),
                 boot: boots_from == Some(nic.mac),
-                mode: machine.boot.mode,
             };
             table.reservations.insert(nic.mac, reservation);
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::Ipv4Addr, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentCommand, AgentHello, BadIdent, BootMode, CommitId, DhcpMode, DiskHint, Evidence, Generation, Install, Mac, MachineName, Network,
+    AgentCommand, AgentHello, BadIdent, CommitId, DhcpMode, DiskHint, Evidence, Generation, Install, Mac, MachineName, Network,
     NetworkName, ObservedDisk, Rung, Timestamp, same_uuid,
 };
 
@@ -181,8 +181,6 @@ pub struct Reservation {
     pub network: Option<NetworkName>,
     /// Whether the machine boots from this interface: only then it gets boot options.
     pub boot: bool,
-    /// Firmware interface, for the local boot of machines without a ticket.
-    pub mode: BootMode,
 }
 
 /// Everything that the boot server answers from. Replaced as a whole each turn.

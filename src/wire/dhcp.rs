@@ -9,8 +9,6 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 pub const SERVER_PORT: u16 = 67;
 /// The port that clients listen on (RFC 2131 section 4.1).
 pub const CLIENT_PORT: u16 = 68;
-/// The port of the boot server in the PXE 2.1 specification, section 2.2.3.
-pub const PROXY_PORT: u16 = 4011;
 
 /// First four bytes of the options field (RFC 2131 section 3).
 const MAGIC: [u8; 4] = [99, 130, 83, 99];
@@ -28,7 +26,6 @@ pub mod code {
     pub const SUBNET_MASK: u8 = 1;
     pub const ROUTER: u8 = 3;
     pub const DNS: u8 = 6;
-    pub const HOST_NAME: u8 = 12;
     pub const BROADCAST: u8 = 28;
     pub const NTP: u8 = 42;
     pub const VENDOR_SPECIFIC: u8 = 43;
@@ -37,9 +34,7 @@ pub mod code {
     pub const OVERLOAD: u8 = 52;
     pub const MESSAGE_TYPE: u8 = 53;
     pub const SERVER_ID: u8 = 54;
-    pub const PARAMETER_LIST: u8 = 55;
     pub const MESSAGE: u8 = 56;
-    pub const MAX_SIZE: u8 = 57;
     pub const CLASS_ID: u8 = 60;
     pub const CLIENT_ID: u8 = 61;
     pub const TFTP_SERVER: u8 = 66;
@@ -50,8 +45,6 @@ pub mod code {
     pub const RELAY: u8 = 82;
     /// RFC 4578 section 2.1.
     pub const ARCHITECTURE: u8 = 93;
-    /// RFC 4578 section 2.2.
-    pub const INTERFACE: u8 = 94;
     /// RFC 4578 section 2.3.
     pub const UUID: u8 = 97;
     /// iPXE's encapsulated options (ipxe.org/howto/dhcpd).
@@ -212,6 +205,8 @@ impl Message {
         // RFC 3396 section 5: the options field first, then file, then sname.
         let file = field_or_options(&header[FILE], overload & 1 != 0, &mut options)?;
         let sname = field_or_options(&header[SNAME], overload & 2 != 0, &mut options)?;
+        // One within them would be about themselves (RFC 2132 section 9.3).
+        options.remove(&code::OVERLOAD);
         let kind = match options.remove(&code::MESSAGE_TYPE).as_deref() {
             Some([byte]) => Kind::of(*byte).ok_or(BadMessage::Kind)?,
             _ => return Err(BadMessage::Kind),
@@ -329,7 +324,8 @@ fn field_or_options(field: &[u8], overloaded: bool, options: &mut BTreeMap<u8, V
         read_options(field, options)?;
         return Ok(Vec::new());
     }
-    Ok(field.iter().copied().take_while(|byte| *byte != 0).collect())
+    // The last byte is the final zero's, whatever stands there (RFC 2131 section 2).
+    Ok(field[..field.len() - 1].iter().copied().take_while(|byte| *byte != 0).collect())
 }
 
 fn read_options(mut bytes: &[u8], options: &mut BTreeMap<u8, Vec<u8>>) -> Result<(), BadMessage> {

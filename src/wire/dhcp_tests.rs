@@ -98,6 +98,30 @@ fn an_independent_decoder_reads_what_we_write() {
         Some(v4::DhcpOption::Unknown(option)) if option.data() == long));
 }
 
+/// Found by fuzzing: a field that is full to its last byte was read as one byte more than can be written.
+#[test]
+fn a_name_that_fills_its_field_is_read_as_it_is_written() {
+    let mut bytes = Message::request(Kind::Discover, MAC, 7).encode();
+    bytes[SNAME].fill(b's');
+    bytes[FILE].fill(b'f');
+    let message = Message::decode(&bytes).unwrap();
+    assert_eq!((message.sname.len(), message.file.len()), (63, 127));
+    assert_eq!(Message::decode(&message.encode()).unwrap(), message);
+}
+
+/// Found by fuzzing: an overload option inside of an overloaded field stayed among the options, and was not written again.
+#[test]
+fn an_overload_within_an_overload_means_nothing() {
+    let mut bytes = Message::request(Kind::Discover, MAC, 7).encode();
+    bytes[FILE][..4].copy_from_slice(&[52, 1, 2, 255]);
+    bytes[SNAME][..3].copy_from_slice(&[60, 1, b'x']);
+    bytes.truncate(243);
+    bytes.extend([52, 1, 1, 255]);
+    let message = Message::decode(&bytes).unwrap();
+    assert_eq!((message.option(code::OVERLOAD), message.option(code::CLASS_ID)), (None, None));
+    assert_eq!(Message::decode(&message.encode()).unwrap(), message);
+}
+
 fn any_message() -> impl Strategy<Value = Message> {
     let options = proptest::collection::btree_map(1u8..=254, proptest::collection::vec(any::<u8>(), 0..400), 0..8);
     (any::<[u32; 4]>(), any::<[u8; 16]>(), 0u8..=16, any::<bool>(), options, "[a-z]{0,40}").prop_map(

@@ -17,8 +17,8 @@ use async_trait::async_trait;
 use rackwright::{
     boot::{Config, Server},
     model::{
-        AttemptId, BootMode, BootTable, CommitId, DhcpMode, Digest, DiskHint, Evidence, Generation, Image, ImageFormat, Install, Mac,
-        MachineName, Network, Progress, Reservation, RetryClass, Rung, SignedDuration, Ticket, Timestamp,
+        AttemptId, BootTable, CommitId, DhcpMode, Digest, DiskHint, Evidence, Generation, Image, ImageFormat, Install, Mac, MachineName,
+        Network, Progress, Reservation, RetryClass, Rung, SignedDuration, Ticket, Timestamp,
     },
     ports::{Boot as _, JournalError, Witness, WitnessError},
 };
@@ -153,14 +153,7 @@ pub fn network(name: &str, subnet: &str, dhcp: DhcpMode) -> Network {
 
 /// One machine, `web-01`, whose boot interface has `address` in `network`; no ticket.
 pub fn table(mac: Mac, address: Option<Ipv4Addr>, network: Network) -> BootTable {
-    let reservation = Reservation {
-        machine: "web-01".parse().unwrap(),
-        mac,
-        address,
-        network: Some(network.name.clone()),
-        boot: true,
-        mode: BootMode::UEFI,
-    };
+    let reservation = Reservation { machine: "web-01".parse().unwrap(), mac, address, network: Some(network.name.clone()), boot: true };
     BootTable {
         networks: BTreeMap::from([(network.name.clone(), network)]),
         reservations: BTreeMap::from([(mac, reservation)]),
@@ -193,6 +186,14 @@ pub fn loopback() -> BootTable {
 
 pub fn loopback_with_ticket() -> BootTable {
     let mut table = loopback();
+    table.tickets.insert(MAC, ticket(MAC));
+    table
+}
+
+/// A ticket holder in the same network as 127.0.0.1, which is a stranger.
+pub fn holder_elsewhere() -> BootTable {
+    let address = Some(Ipv4Addr::new(127, 0, 0, 9));
+    let mut table = table(MAC, address, network("sim", "127.0.0.0/8", DhcpMode::Authoritative));
     table.tickets.insert(MAC, ticket(MAC));
     table
 }

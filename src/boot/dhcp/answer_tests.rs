@@ -18,12 +18,8 @@ fn with(mut message: Message, options: &[(u8, &[u8])]) -> Message {
 }
 
 fn uefi(kind: Kind, mac: Mac) -> Message {
-    let options: [(u8, &[u8]); 4] = [
-        (code::CLASS_ID, b"PXEClient:Arch:00007:UNDI:003001"),
-        (code::ARCHITECTURE, &[0, 7]),
-        (code::INTERFACE, &[1, 3, 1]),
-        (code::UUID, &UUID),
-    ];
+    let options: [(u8, &[u8]); 4] =
+        [(code::CLASS_ID, b"PXEClient:Arch:00007:UNDI:003001"), (code::ARCHITECTURE, &[0, 7]), (94, &[1, 3, 1]), (code::UUID, &UUID)];
     with(ask(kind, mac), &options)
 }
 
@@ -255,7 +251,7 @@ fn beside_another_server_uefi_is_answered_on_4011_at_the_port_it_asked_from() {
     let (offer, ..) = reply(tell(&table, &uefi(Kind::Discover, PROXIED)));
     assert_eq!((offer.option(code::VENDOR_SPECIFIC), offer.text(code::CLASS_ID)), (None, Some("PXEClient")));
     // As captured from OVMF: ciaddr filled in, source port 4011, option 57 = 65280.
-    let mut request = with(uefi(Kind::Request, PROXIED), &[(code::MAX_SIZE, &[255, 0])]);
+    let mut request = with(uefi(Kind::Request, PROXIED), &[(57, &[255, 0])]);
     request.ciaddr = Ipv4Addr::new(10, 0, 5, 77);
     let from = SocketAddrV4::new(request.ciaddr, 4011);
     let (packet, to, _) = reply(told(&table, &request, Via::Proxy, from));

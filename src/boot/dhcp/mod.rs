@@ -2,4 +2,3 @@
 
 pub mod answer;
 pub(super) mod socket;
-pub(super) mod strangers;

@@ -73,7 +73,9 @@ async fn take(socket: &UdpSocket, bytes: &[u8], from: SocketAddrV4, via: Via, st
             tracing::debug!(%mac, kind = ?message.kind, %why, "no DHCP answer");
         }
         Answer::Silent { why: why @ Silence::Declined(_) } => {
-            tracing::warn!(%mac, machine = machine.map(tracing::field::display), %why, "DHCP")
+            if state.lines.line(mac, "declined") {
+                tracing::warn!(%mac, machine = machine.map(tracing::field::display), %why, "DHCP");
+            }
         }
         Answer::Silent { why } => state.refused(mac, machine, &format!("DHCP: {why}")),
         Answer::Reply { packet, to, seen } => {
@@ -83,7 +85,9 @@ async fn take(socket: &UdpSocket, bytes: &[u8], from: SocketAddrV4, via: Via, st
             };
             let file = packet.text(code::BOOT_FILE);
             tracing::debug!(%mac, kind = ?packet.kind, address = %packet.yiaddr, file, %to, "DHCP answer");
-            if let Err(error) = socket.send_to(&packet.encode(), to).await {
+            if let Err(error) = socket.send_to(&packet.encode(), to).await
+                && state.lines.line(mac, "a DHCP answer could not be sent")
+            {
                 tracing::warn!(%mac, %to, %error, "a DHCP answer could not be sent");
             }
             match (seen, published.table.tickets.get(&mac)) {

@@ -4,17 +4,17 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Body,
     extract::State as Shared,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     middleware::from_fn_with_state,
-    response::{IntoResponse as _, Response},
+    response::Response,
     routing::post,
 };
 use serde::de::DeserializeOwned;
 
-use super::{images, not_taken, read_body, text, when_ready};
+use super::{Peer, images, no_ticket, not_taken, read_body, text, ticket_of, when_ready};
 use crate::{
     boot::state::State,
     model::{
@@ -37,12 +37,12 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/agent/v1/hello", post(hello))
         .route("/agent/v1/report", post(report))
         .route_layer(from_fn_with_state(state.clone(), when_ready))
-        .merge(images::router(state.images.as_deref()))
+        .merge(images::router(&state))
         .with_state(state)
 }
 
-async fn hello(Shared(state): Shared<Arc<State>>, headers: HeaderMap, body: Body) -> Response {
-    let (attempt, hello) = match prove::<AgentHello>(&state, &headers, body).await {
+async fn hello(Shared(state): Shared<Arc<State>>, Extension(peer): Extension<Peer>, headers: HeaderMap, body: Body) -> Response {
+    let (attempt, hello) = match prove::<AgentHello>(&state, peer, &headers, body).await {
         Ok(proved) => proved,
         Err(refusal) => return refusal,
     };
@@ -101,8 +101,8 @@ fn agent_up(ticket: &Ticket, hello: &AgentHello) -> Result<Evidence, No> {
     }
 }
 
-async fn report(Shared(state): Shared<Arc<State>>, headers: HeaderMap, body: Body) -> Response {
-    let (attempt, report) = match prove::<AgentReport>(&state, &headers, body).await {
+async fn report(Shared(state): Shared<Arc<State>>, Extension(peer): Extension<Peer>, headers: HeaderMap, body: Body) -> Response {
+    let (attempt, report) = match prove::<AgentReport>(&state, peer, &headers, body).await {
         Ok(proved) => proved,
         Err(refusal) => return refusal,
     };
@@ -216,16 +216,10 @@ fn was_written(ticket: &Ticket, boot_id: &str, digest: Digest, bytes: u64) -> Re
 
 /// The attempt whose token the request bears, and what the request says. Only the name is handed on: the ticket itself may be another
 /// one, or none, by the time that a slow body is here.
-async fn prove<T: DeserializeOwned>(state: &State, headers: &HeaderMap, body: Body) -> Result<(AttemptId, T), Response> {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
+async fn prove<T: DeserializeOwned>(state: &State, peer: Peer, headers: &HeaderMap, body: Body) -> Result<(AttemptId, T), Response> {
     let published = state.published();
-    let mut attempts = published.table.tickets.values().map(|ticket| &ticket.attempt);
-    let attempt = bearer.and_then(|token| attempts.find(|attempt| state.tokens.is_agent(attempt, token)));
-    let Some(attempt) = attempt else {
-        tracing::warn!("an agent without a valid token was refused");
-        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-        return Err((StatusCode::UNAUTHORIZED, challenge, "no ticket goes with this token\n").into_response());
-    };
+    let Some(ticket) = ticket_of(state, &published, headers) else { return Err(no_ticket(state, peer)) };
+    let attempt = &ticket.attempt;
     let bytes = read_body(body).await?;
     let said = serde_json::from_slice(&bytes).map_err(|error| text(StatusCode::BAD_REQUEST, format!("not understood: {error}")))?;
     Ok((attempt.clone(), said))

@@ -1,4 +1,4 @@
-//! The HTTP server (loaders, scripts, images, call-home) and the HTTPS server (the agent).
+//! The HTTP server (loaders, scripts, kernel, call-home) and the HTTPS server (the agent and its image).
 
 mod agent;
 #[cfg(not(fuzzing))]
@@ -15,7 +15,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     body::{Body, Bytes},
     extract::{Request, State as Shared},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -24,7 +24,11 @@ pub(super) use agent::router as agent_router;
 pub(super) use plain::router as plain_router;
 pub(super) use serve::serve;
 
-use crate::{boot::state::State, ports::WitnessError};
+use crate::{
+    boot::state::{Published, State},
+    model::Ticket,
+    ports::WitnessError,
+};
 
 /// How long a request's body may take. Bodies are some kB; a minute is enough for the worst wire, and a client that trickles
 /// bytes to hold a connection is gone after it.
@@ -49,6 +53,18 @@ async fn when_ready(Shared(state): Shared<Arc<State>>, request: Request, next: N
     if state.is_ready() { next.run(request).await } else { text(StatusCode::SERVICE_UNAVAILABLE, "the controller is starting") }
 }
 
+/// The ticket whose token a request bears (RFC 6750 section 2.1).
+fn ticket_of<'a>(state: &State, published: &'a Published, headers: &HeaderMap) -> Option<&'a Ticket> {
+    let token = headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?;
+    published.table.tickets.values().find(|ticket| state.tokens.is_agent(&ticket.attempt, token))
+}
+
+/// For a request without the token of an open ticket.
+fn no_ticket(state: &State, Peer(peer): Peer) -> Response {
+    state.refused(peer.ip(), None, "HTTPS: no ticket goes with its token");
+    (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], "no ticket goes with this token\n").into_response()
+}
+
 fn text(status: StatusCode, why: impl std::fmt::Display) -> Response {
     (status, format!("{why}\n")).into_response()
 }
@@ -59,7 +75,8 @@ fn not_taken(error: &WitnessError) -> Response {
         WitnessError::NotOpen { .. } => text(StatusCode::CONFLICT, error),
         WitnessError::NotNow { .. } => text(StatusCode::SERVICE_UNAVAILABLE, error),
         WitnessError::Journal(_) | WitnessError::Stopping => {
-            tracing::error!(%error, "a sighting was not taken");
+            // The engine says why in the log; whoever asks again and again must not fill it.
+            tracing::debug!(%error, "a sighting was not taken");
             text(StatusCode::SERVICE_UNAVAILABLE, error)
         }
     }

@@ -14,9 +14,10 @@ use axum::{
 use tower::ServiceExt as _;
 use tower_http::services::ServeFile;
 
-use super::{Peer, callhome, images, not_taken, text, when_ready};
+use super::{Peer, callhome, not_taken, text, when_ready};
 use crate::{
     boot::{
+        admission::admit,
         script,
         state::{State, with_since},
     },
@@ -29,9 +30,8 @@ pub fn router(state: Arc<State>) -> Router {
     Router::new()
         .route("/ipxe/{mac}", get(ipxe_script))
         .route("/callhome/v1/{machine}/{number}/{token}", post(callhome::take))
-        .route_layer(from_fn_with_state(state.clone(), when_ready))
         .route("/boot/{file}", get(boot_file))
-        .merge(images::router(state.images.as_deref()))
+        .route_layer(from_fn_with_state(state.clone(), when_ready))
         .with_state(state)
 }
 
@@ -42,17 +42,23 @@ async fn boot_file(
     request: Request,
 ) -> Response {
     let Some((name, path)) = state.paths.get_key_value(file.as_str()) else { return text(StatusCode::NOT_FOUND, "no such boot file") };
+    if let Err(refusal) = admit(&state.published(), peer.ip(), name, Timestamp::now()) {
+        state.refused(peer.ip(), refusal.machine(), &format!("HTTP: {name}: {}", refusal.why()));
+        return text(StatusCode::FORBIDDEN, refusal.why());
+    }
     let whole = request.method() == Method::GET;
     let response = match ServeFile::new(path).oneshot(request).await {
         Ok(response) => response.map(Body::new),
         Err(never) => match never {},
     };
     if response.status().is_success() {
-        tracing::info!(%peer, file = name, "HTTP boot file");
+        if state.lines.line(peer.ip(), name) {
+            tracing::info!(%peer, file = name, "HTTP boot file");
+        }
         if whole {
             state.fetched(peer.ip(), name);
         }
-    } else if response.status() == StatusCode::NOT_FOUND {
+    } else if response.status() == StatusCode::NOT_FOUND && state.lines.line(peer.ip(), "boot file can't be read") {
         tracing::error!(path = %path.display(), "boot file can't be read");
     }
     response
@@ -68,7 +74,6 @@ async fn ipxe_script(Shared(state): Shared<Arc<State>>, Extension(Peer(peer)): E
     };
     // The script holds the agent's token: only to the machine itself, as far as its address can tell.
     if !published.may_be(peer.ip(), reservation) {
-        tracing::warn!(%mac, %peer, machine = %reservation.machine, "a script was asked for from an address that is not the machine's");
         state.refused(mac, Some(&reservation.machine), &format!("iPXE: asked from {}, which is not its address", peer.ip()));
         return local("asked from another address");
     }
@@ -96,7 +101,9 @@ async fn for_ticket(state: &State, ticket: &Ticket) -> Result<String, WitnessErr
     let ticket = with_since(ticket, &since);
     if ticket.reached(Rung::Written) {
         // A machine that is told to boot its disk must be told so even when that can't be journaled.
-        if let Err(error) = state.saw(&ticket.attempt, Evidence::BootedFromDisk, &mut since).await {
+        if let Err(error) = state.saw(&ticket.attempt, Evidence::BootedFromDisk, &mut since).await
+            && state.lines.line(ticket.mac, "a sighting was not taken")
+        {
             tracing::warn!(attempt = %ticket.attempt, %error, "a sighting was not taken");
         }
         return Ok(script::local_boot(ticket.mac, "installed", &state.facts));
@@ -107,7 +114,9 @@ async fn for_ticket(state: &State, ticket: &Ticket) -> Result<String, WitnessErr
     if !ticket.reached(Rung::LoaderFetched) {
         state.saw(&ticket.attempt, Evidence::LoaderFetched, &mut since).await?;
     }
-    tracing::info!(attempt = %ticket.attempt, mac = %ticket.mac, "install script");
+    if state.lines.line(ticket.mac, "install script") {
+        tracing::info!(attempt = %ticket.attempt, mac = %ticket.mac, "install script");
+    }
     Ok(script::install(&ticket, &state.tokens.agent(&ticket.attempt), &state.facts))
 }
 

@@ -1,11 +1,10 @@
 //! Connections: how many, how long, how slow.
 
 use std::{
-    collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -24,11 +23,14 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use super::Peer;
+use crate::boot::{
+    places::Places,
+    seldom::{Note, Seldom},
+};
 
 /// Connections at a time, over all clients. Each idle one takes some kB.
 const CONNECTIONS: usize = 4096;
-/// Connections of one address at a time: firmware, iPXE and agent use one to four. On loopback, where simulated machines
-/// share an address, only the total counts.
+/// Connections of one address at a time: firmware, iPXE and agent use one to four.
 const CONNECTIONS_PER_CLIENT: usize = 64;
 /// For a request's header and for the TLS handshake; also how long an idle connection is kept. Option ROMs need seconds when
 /// the wire loses packets.
@@ -41,7 +43,8 @@ const HEADER_SIZE: usize = 16 << 10;
 
 /// Serves `router` on `listener` for ever, over TLS if there is an acceptor; connections end with it.
 pub async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router) {
-    let (room, clients) = (Arc::new(Semaphore::new(CONNECTIONS)), Clients::default());
+    let (room, clients) = (Arc::new(Semaphore::new(CONNECTIONS)), Places::new(CONNECTIONS_PER_CLIENT));
+    let mut failures = Seldom::default();
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -49,7 +52,9 @@ pub async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, router: Rout
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "HTTP accept");
+                if failures.note(error.kind(), std::time::Instant::now()) == Note::One {
+                    tracing::warn!(%error, "HTTP accept");
+                }
                 // Out of file descriptors: waiting lets others end.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
@@ -88,38 +93,6 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(HEADER_SIZE).max_headers(64);
     let stream = Patient { stream, stalled: None };
     builder.serve_connection(TokioIo::new(stream), service).await.map_err(|error| error.to_string())
-}
-
-/// How many connections each client has.
-#[derive(Clone, Default)]
-struct Clients(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-impl Clients {
-    fn enter(&self, client: IpAddr) -> Option<Place> {
-        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = clients.entry(client).or_default();
-        if *count >= CONNECTIONS_PER_CLIENT && !client.to_canonical().is_loopback() {
-            return None;
-        }
-        *count += 1;
-        Some(Place { clients: self.clone(), client })
-    }
-}
-
-/// One connection's place; given back when dropped.
-struct Place {
-    clients: Clients,
-    client: IpAddr,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut clients = self.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match clients.get_mut(&self.client) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(clients.remove(&self.client)),
-        }
-    }
 }
 
 /// A stream whose writes fail when the other end takes nothing for [`STALL_TIME`].

@@ -14,13 +14,16 @@ use tokio::{net::UdpSocket, sync::Semaphore, task::JoinSet, time};
 
 use super::transfer::{Action, Transfer};
 use crate::{
-    boot::{files, state::State},
+    boot::{admission::admit, files, places::Places, state::State},
+    model::Timestamp,
     wire::tftp::{ErrorCode, Packet},
 };
 
 /// Transfers at a time. Each takes a socket and some kB; a rack-scale power-on fits several times over, and a client that
 /// finds no room asks again by itself.
 const TRANSFERS: usize = 1024;
+/// Transfers of one address at a time: firmware has one, and leaves one behind when it starts again.
+const TRANSFERS_PER_CLIENT: usize = 8;
 /// Loaders are a megabyte; whatever is larger is not one, and is not read into memory.
 const LARGEST_FILE: u64 = 64 << 20;
 
@@ -30,6 +33,7 @@ pub struct TftpServer {
     state: Arc<State>,
     largest_block: u16,
     room: Arc<Semaphore>,
+    places: Places,
     active: Arc<Mutex<HashSet<SocketAddr>>>,
     cache: Mutex<BTreeMap<&'static str, (SystemTime, u64, Bytes)>>,
 }
@@ -38,7 +42,8 @@ impl TftpServer {
     /// A server on `socket`.
     pub fn new(socket: UdpSocket, state: Arc<State>, largest_block: u16) -> Self {
         let room = Arc::new(Semaphore::new(TRANSFERS));
-        Self { socket, state, largest_block, room, active: Arc::default(), cache: Mutex::default() }
+        let places = Places::new(TRANSFERS_PER_CLIENT);
+        Self { socket, state, largest_block, room, places, active: Arc::default(), cache: Mutex::default() }
     }
 
     /// Serves for ever; transfers end with it.
@@ -64,15 +69,16 @@ impl TftpServer {
             match self.open(client, write, &file, &mode) {
                 Ok((name, content)) => self.begin(&mut transfers, client, name, content, &options),
                 Err((code, message)) => {
-                    tracing::info!(%client, file, message, "TFTP request refused");
+                    if self.state.lines.line(client.ip(), message) {
+                        tracing::info!(%client, file, message, "TFTP request refused");
+                    }
                     let _ = self.socket.send_to(&Packet::error(code, message).encode(), client).await;
                 }
             }
         }
     }
 
-    /// The file that is asked for, if this client may have it. Loaders hold no secret; still, only those get one that are in a
-    /// network that we serve.
+    /// The file that is asked for, if this client may have it.
     fn open(&self, client: SocketAddr, write: bool, file: &str, mode: &str) -> Result<(&'static str, Bytes), (ErrorCode, &'static str)> {
         if write {
             return Err((ErrorCode::AccessViolation, "this server is read-only"));
@@ -80,17 +86,19 @@ impl TftpServer {
         if mode != "octet" {
             return Err((ErrorCode::IllegalOperation, "only mode octet"));
         }
-        let published = self.state.published();
-        if published.reservation(client.ip()).is_none() && !published.is_served(client.ip()) {
-            return Err((ErrorCode::AccessViolation, "not one of our networks"));
-        }
         // Some ROMs end a name that came in option 67 with the end option's byte.
         let file = file.trim_end_matches(char::REPLACEMENT_CHARACTER).trim_start_matches(['/', '\\']);
         let missing = (ErrorCode::FileNotFound, "no such boot file");
         let name = files::LOADERS.into_iter().find(|name| *name == file).ok_or(missing)?;
+        if let Err(refusal) = admit(&self.state.published(), client.ip(), name, Timestamp::now()) {
+            self.state.refused(client.ip(), refusal.machine(), &format!("TFTP: {name}: {}", refusal.why()));
+            return Err((ErrorCode::AccessViolation, refusal.why()));
+        }
         let content = self.state.paths.get(name).ok_or(missing).and_then(|path| {
             self.read(name, path).map_err(|error| {
-                tracing::error!(path = %path.display(), %error, "boot file can't be read");
+                if self.state.lines.line(client.ip(), "boot file can't be read") {
+                    tracing::error!(path = %path.display(), %error, "boot file can't be read");
+                }
                 missing
             })
         })?;
@@ -125,8 +133,10 @@ impl TftpServer {
     }
 
     fn begin(&self, transfers: &mut JoinSet<()>, client: SocketAddr, name: &'static str, content: Bytes, options: &[(String, String)]) {
-        let Ok(permit) = self.room.clone().try_acquire_owned() else {
-            tracing::warn!(%client, "TFTP is at its limit of transfers; the client has to ask again");
+        let (Some(place), Ok(permit)) = (self.places.enter(client.ip()), self.room.clone().try_acquire_owned()) else {
+            if self.state.lines.line(client.ip(), "TFTP is at its limit") {
+                tracing::warn!(%client, "TFTP is at its limit of transfers; the client has to ask again");
+            }
             return;
         };
         // A request that is sent again while its transfer runs must not start a second one.
@@ -137,10 +147,12 @@ impl TftpServer {
         let (state, active) = (self.state.clone(), self.active.clone());
         let local = self.local();
         transfers.spawn(async move {
-            let _permit = permit;
+            let _held = (place, permit);
             match run(&local, client, transfer, first).await {
                 Ok(()) => {
-                    tracing::info!(%client, file = name, "TFTP transfer done");
+                    if state.lines.line(client.ip(), name) {
+                        tracing::info!(%client, file = name, "TFTP transfer done");
+                    }
                     state.fetched(client.ip(), name);
                 }
                 // EDK2 asks for the size, aborts, and asks again: an end like others.
@@ -158,7 +170,8 @@ async fn run(local: &[SocketAddr], client: SocketAddr, mut transfer: Transfer, f
     socket.connect(client).await.map_err(text)?;
     let mut buffer = [0; 600];
     let mut action = first;
-    let mut deadline = time::Instant::now() + transfer.timeout();
+    let began = time::Instant::now();
+    let mut deadline = began + transfer.timeout();
     loop {
         match action {
             Action::Wait => {}
@@ -173,14 +186,35 @@ async fn run(local: &[SocketAddr], client: SocketAddr, mut transfer: Transfer, f
         }
         // Packets that change nothing don't move the deadline: a flood of them must not keep a transfer alive.
         action = match time::timeout_at(deadline, socket.recv(&mut buffer)).await {
-            Err(_) => transfer.timed_out(),
+            Err(_) => transfer.timed_out(began.elapsed()),
             Ok(received) => match Packet::decode(&buffer[..received.map_err(text)?]) {
-                Ok(packet) => transfer.handle(&packet),
+                Ok(packet) => transfer.handle(&packet, began.elapsed()),
                 Err(_) => Action::Wait,
             },
         };
         if action != Action::Wait {
             deadline = time::Instant::now() + transfer.timeout();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::testing;
+
+    #[tokio::test]
+    async fn one_client_cannot_hold_all_transfers() {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = TftpServer::new(socket, testing::state(testing::table_with_ticket()), 1468);
+        let mut transfers = JoinSet::new();
+        let mut begin = |address: [u8; 4], port: u16| {
+            server.begin(&mut transfers, (address, port).into(), files::LOCALBOOT, Bytes::new(), &[]);
+            transfers.len()
+        };
+        // No transfer runs, since nothing here waits: all of them stay as they began.
+        let begun = (1..2000).map(|port| begin([192, 0, 2, 1], port)).last();
+        assert_eq!(begun, Some(TRANSFERS_PER_CLIENT));
+        assert_eq!(begin([192, 0, 2, 2], 1), TRANSFERS_PER_CLIENT + 1);
     }
 }

@@ -15,8 +15,13 @@ const SMALLEST_BLOCK: usize = 8;
 const LARGEST_WINDOW: u64 = 64;
 /// Before a packet is sent again, when the client asks for nothing else (RFC 2349 lets it).
 const TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest that a client may ask for, in seconds. RFC 2349 has 255; then one packet would hold a transfer for 25 minutes.
+const LONGEST_TIMEOUT: u64 = 10;
 /// A client that is silent so many timeouts on end is gone.
 const PATIENCE: u32 = 6;
+/// A transfer that is not done after this is given up, however lively its client is: enough for a loader of 1 MiB in blocks of
+/// 512 bytes, one by one, over a wire of 140 ms.
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// What to do after an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,10 +78,10 @@ impl Transfer {
         (transfer, first)
     }
 
-    /// Takes a packet of the client.
-    pub fn handle(&mut self, packet: &Packet<'_>) -> Action {
+    /// Takes a packet of the client, `spent` after the start.
+    pub fn handle(&mut self, packet: &Packet<'_>, spent: Duration) -> Action {
         match packet {
-            Packet::Ack { block } => self.acknowledged(*block),
+            Packet::Ack { block } => unless_overdue(self.acknowledged(*block), spent),
             Packet::Error { code, message } => Action::Over(format!("the client ended it: error {code} {message}")),
             // A repeated request is answered by the timer.
             Packet::Request { .. } => Action::Wait,
@@ -84,14 +89,14 @@ impl Transfer {
         }
     }
 
-    /// Takes note that nothing came for [`Transfer::timeout`].
-    pub fn timed_out(&mut self) -> Action {
+    /// Takes note that nothing came for [`Transfer::timeout`], `spent` after the start.
+    pub fn timed_out(&mut self, spent: Duration) -> Action {
         self.silent += 1;
         self.repeated = false;
         if self.silent >= PATIENCE {
             return Action::Over("the client is silent".to_owned());
         }
-        if self.negotiating { Action::SendOptions } else { self.send() }
+        unless_overdue(if self.negotiating { Action::SendOptions } else { self.send() }, spent)
     }
 
     /// How long to wait before [`Transfer::timed_out`].
@@ -125,7 +130,7 @@ impl Transfer {
                 self.window = number.min(LARGEST_WINDOW);
                 self.window
             }
-            "timeout" if (1..=255).contains(&number) => {
+            "timeout" if (1..=LONGEST_TIMEOUT).contains(&number) => {
                 self.timeout = Duration::from_secs(number);
                 number
             }
@@ -179,6 +184,13 @@ impl Transfer {
     }
 }
 
+fn unless_overdue(next: Action, spent: Duration) -> Action {
+    match next {
+        Action::SendOptions | Action::Send(_) if spent >= LONGEST => Action::Over(format!("not done after {} s", LONGEST.as_secs())),
+        next => next,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,8 +201,10 @@ mod tests {
         Transfer::start(Bytes::from(vec![7; length]), &options, 1468)
     }
 
+    const AT_ONCE: Duration = Duration::ZERO;
+
     fn ack(transfer: &mut Transfer, block: u16) -> Action {
-        transfer.handle(&Packet::Ack { block })
+        transfer.handle(&Packet::Ack { block }, AT_ONCE)
     }
 
     #[test]
@@ -217,7 +231,7 @@ mod tests {
     #[test]
     fn an_error_after_the_size_probe_ends_it_at_once() {
         let (mut transfer, _) = start(5000, &[("tsize", "0")]);
-        assert!(matches!(transfer.handle(&Packet::Error { code: 8, message: "User aborted".into() }), Action::Over(_)));
+        assert!(matches!(transfer.handle(&Packet::Error { code: 8, message: "User aborted".into() }, AT_ONCE), Action::Over(_)));
     }
 
     #[test]
@@ -227,7 +241,7 @@ mod tests {
         assert_eq!(ack(&mut transfer, 1), Action::Wait);
         assert_eq!(ack(&mut transfer, 0), Action::Wait);
         assert_eq!(ack(&mut transfer, 9), Action::Wait);
-        assert_eq!(transfer.timed_out(), Action::Send(2..3));
+        assert_eq!(transfer.timed_out(AT_ONCE), Action::Send(2..3));
     }
 
     #[test]
@@ -245,8 +259,30 @@ mod tests {
     fn a_silent_client_is_given_up() {
         let (mut transfer, _) = start(5000, &[("timeout", "3")]);
         assert_eq!(transfer.timeout(), Duration::from_secs(3));
-        assert_eq!((1..PATIENCE).filter(|_| transfer.timed_out() == Action::SendOptions).count(), 5);
-        assert!(matches!(transfer.timed_out(), Action::Over(_)));
+        assert_eq!((1..PATIENCE).filter(|_| transfer.timed_out(AT_ONCE) == Action::SendOptions).count(), 5);
+        assert!(matches!(transfer.timed_out(AT_ONCE), Action::Over(_)));
+    }
+
+    #[test]
+    fn a_long_timeout_is_not_granted() {
+        let (transfer, first) = start(5000, &[("timeout", "10")]);
+        assert_eq!((transfer.timeout(), first), (Duration::from_secs(10), Action::SendOptions));
+        for long in ["11", "255", "18446744073709551615"] {
+            let (transfer, first) = start(5000, &[("timeout", long)]);
+            // Left out, since RFC 2349 lets a server grant no other value than the one asked for.
+            assert_eq!((transfer.timeout(), first), (TIMEOUT, Action::Send(1..2)), "{long}");
+        }
+    }
+
+    #[test]
+    fn a_transfer_is_given_up_however_lively_its_client_is() {
+        let (mut transfer, _) = start(512 * 1000, &[]);
+        let late = |block| Packet::Ack { block };
+        assert_eq!(transfer.handle(&late(1), LONGEST - Duration::from_millis(1)), Action::Send(2..3));
+        assert!(matches!(transfer.handle(&late(2), LONGEST), Action::Over(_)));
+        assert!(matches!(start(5000, &[("tsize", "0")]).0.timed_out(LONGEST), Action::Over(_)));
+        // The last acknowledgement is welcome at any time.
+        assert_eq!(start(5, &[]).0.handle(&late(1), LONGEST), Action::Done);
     }
 
     #[test]
@@ -289,8 +325,8 @@ mod tests {
                     },
                 }
                 action = match answer.filter(|_| !lost()) {
-                    Some(block) => transfer.handle(&Packet::Ack { block }),
-                    None => transfer.timed_out(),
+                    Some(block) => transfer.handle(&Packet::Ack { block }, AT_ONCE),
+                    None => transfer.timed_out(AT_ONCE),
                 };
             }
             prop_assert_eq!(received, content);
