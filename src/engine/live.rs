@@ -270,7 +270,7 @@ mod tests {
         let off = step(Action::PowerOff { force: false });
         let live = with(vec![off, step(Action::BootFromNetwork { mode: Default::default() })]).await;
         assert!(matches!(live.saw(&attempt(), writing()).await, Err(WitnessError::NotNow { .. })));
-        let done = Fact::Ended { machine: name(), intention: 4, outcome: Outcome::Done };
+        let done = Fact::Ended { machine: name(), intention: 5, outcome: Outcome::Done };
         live.ledger.append(AT + Duration::from_secs(1), COMMIT, vec![done]).await.unwrap();
         live.saw(&attempt(), writing()).await.unwrap();
     }
