@@ -173,9 +173,7 @@ async fn execute(live: &Live, ports: &Ports, decided: Decided, target: &BmcTarge
     let outcome = match tokio::time::timeout(limit, order(ports, target, &step)).await {
         Ok(Ok(())) => Outcome::Done,
         Ok(Err(error)) => outcome_of(&error),
-        Err(_) => {
-            Outcome::Failed { why: format!("{} did not answer within {} s", target.address, limit.as_secs()), class: RetryClass::Wait }
-        }
+        Err(_) => Outcome::Failed { why: format!("{} did not answer within {limit:?}", target.address), class: RetryClass::Wait },
     };
     if outcome != Outcome::Done {
         tracing::warn!(%machine, step = %step.action, ?outcome, "step did not succeed");
@@ -241,7 +239,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        engine::testing::{self, AT, Full, Slow, attempt, began, claimed, id, name, until},
+        engine::support_tests::{self as testing, AT, Full, Slow, attempt, began, claimed, id, name, until},
         manifest,
         model::{Commit, CommitId, FileEntry, FileKind, Files, History, Record, Timestamp},
         ports::Journal,
@@ -325,7 +323,7 @@ mod tests {
         actors.live.ledger.with(|history| {
             let machine = &history.machines[&name()];
             let (_, _, outcome) = machine.last.as_ref().unwrap();
-            assert!(matches!(outcome, Outcome::Failed { class: RetryClass::Wait, .. }), "{outcome:?}");
+            assert_eq!(*outcome, Outcome::Failed { why: "https://10.0.0.1 did not answer within 5ms".to_owned(), class: RetryClass::Wait });
             assert_eq!(machine.unsure_power().count(), 1);
         });
     }

@@ -4,15 +4,17 @@
 //! together, so that one transaction holds them all; two about one machine never do: the second decides on what the first wrote.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, time::Instant};
 
-use super::source::chain;
+use super::{
+    known::{Decided, Known, Owed, begins, ends, named},
+    source::chain,
+};
 use crate::{
     model::{AttemptId, CommitId, Fact, History, MachineName, Record, RetryClass, Timestamp},
     ports::{Journal, JournalError},
@@ -34,27 +36,6 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// Most commits that are remembered for their last note. Where notes can't be pushed for longer than that, the oldest go without.
 const MOST_OWED: usize = 1000;
 
-/// What a step was decided on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Decided {
-    /// The commit whose fleet wanted it.
-    pub commit: CommitId,
-    /// Number of the last record that was known.
-    pub since: u64,
-}
-
-/// A commit that is not in force any more, or never was, and whose last note is not written yet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Owed {
-    /// The commit.
-    pub commit: CommitId,
-    /// The one that came into force instead.
-    pub by: CommitId,
-    /// Whether it ever was in force here.
-    pub was_in_force: bool,
-}
-
 /// The journal with its [`History`] in memory. A fact is in the journal before it is in the history.
 pub struct Ledger {
     shared: Arc<Shared>,
@@ -68,19 +49,6 @@ struct Shared {
     turn: tokio::sync::Mutex<()>,
     /// Why the last write failed.
     trouble: Mutex<Option<Trouble>>,
-}
-
-#[derive(Default)]
-struct Known {
-    history: History,
-    /// Number of the last record about each machine, under each name that it had.
-    newest: BTreeMap<MachineName, u64>,
-    /// Number of the last record of an attempt that failed or ended: budgets count those of all machines.
-    newest_end: u64,
-    in_force: Option<CommitId>,
-    /// Open attempts that a plan under the commit in force lets go on.
-    wanted: BTreeSet<AttemptId>,
-    owed: Vec<Owed>,
 }
 
 struct Trouble {
@@ -101,43 +69,6 @@ struct Request {
     begins: bool,
     decide: Decide,
     reply: Reply,
-}
-
-impl Known {
-    fn apply(&mut self, record: &Record) {
-        self.history.apply(record);
-        for machine in named(&record.fact) {
-            self.newest.insert(machine.clone(), record.seq);
-        }
-        if ends(&record.fact) {
-            self.newest_end = record.seq;
-        }
-    }
-
-    /// Whether what was decided still rests on all that is known: on the commit in force, on the last word about its machines, and,
-    /// where it begins an attempt, on all that budgets count.
-    fn allows(&self, decided: Decided, fact: &Fact) -> bool {
-        let known = |machine: &MachineName| self.newest.get(machine).is_none_or(|newest| *newest <= decided.since);
-        let counted = !begins(fact) || self.newest_end <= decided.since;
-        self.in_force == Some(decided.commit) && counted && named(fact).all(known)
-    }
-}
-
-/// The machines that a fact is about.
-fn named(fact: &Fact) -> impl Iterator<Item = &MachineName> {
-    let former = match fact {
-        Fact::Renamed { from, .. } => Some(from),
-        _ => None,
-    };
-    former.into_iter().chain([fact.machine()])
-}
-
-fn begins(fact: &Fact) -> bool {
-    matches!(fact, Fact::Began { .. })
-}
-
-fn ends(fact: &Fact) -> bool {
-    matches!(fact, Fact::Reported { .. } | Fact::Concluded { .. })
 }
 
 impl Ledger {

@@ -178,7 +178,7 @@ impl Witness for Live {
                 return Err(WitnessError::NotOpen { attempt: about });
             };
             let new = open.reported.is_none();
-            Ok(new.then(|| (commit, Fact::Reported { attempt: about, wrote, code: reported, why: reason })))
+            Ok(new.then_some((commit, Fact::Reported { attempt: about, wrote, code: reported, why: reason })))
         };
         let written = self.ledger.decide(now, &attempt.machine, decide).await?;
         if written {
@@ -211,7 +211,7 @@ fn commit_of(history: &History, attempt: &AttemptId) -> Result<crate::model::Com
 mod tests {
     use super::*;
     use crate::{
-        engine::testing::{self, AT, LIMIT, Stands, attempt, began, claimed, id, name, saw},
+        engine::support_tests::{self as testing, AT, LIMIT, Stands, attempt, began, claimed, id, name, saw},
         journal::SqliteJournal,
         model::{CommitId, ObservedDisk, Outcome, Reason, RetryClass, Step},
     };

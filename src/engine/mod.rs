@@ -6,6 +6,7 @@
 //! **Non-goals.** No decision about a machine is taken here: a step comes out of the plan or it does not happen.
 
 mod act;
+mod known;
 mod ledger;
 mod live;
 pub mod note;
@@ -14,12 +15,13 @@ mod observe;
 mod origin;
 pub mod report;
 mod source;
-mod table;
 #[cfg(test)]
-mod testing;
+mod support_tests;
+mod table;
 mod turn;
 
-pub use ledger::{Decided, Ledger, Owed};
+pub use known::{Decided, Owed};
+pub use ledger::Ledger;
 pub use live::{Live, View};
 pub use turn::Engine;
 

@@ -187,7 +187,7 @@ async fn pay(live: &Live, written: &BTreeMap<CommitId, Note>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::testing::{self, AT, Kept, id, until};
+    use crate::engine::support_tests::{self as testing, AT, Kept, id, until};
 
     /// Killed between the commit that took its place and the push.
     #[tokio::test]

@@ -127,7 +127,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::engine::testing::{self, Kept, until};
+    use crate::engine::support_tests::{self as testing, Kept, until};
 
     async fn find(live: &Arc<Live>, notes: &Arc<Kept>) -> Origin {
         Origin::find(live, &Ports { notes: Some(notes.clone()), ..testing::ports() }).await

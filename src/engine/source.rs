@@ -324,7 +324,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
     use crate::{
-        engine::testing::{self, AT, Commits, began, claimed, commit, fleet, id, name, saw},
+        engine::support_tests::{self as testing, AT, Commits, began, claimed, commit, fleet, id, name, saw},
         model::{Evidence, ObservedDisk},
     };
 

@@ -254,7 +254,7 @@ fn keep_lawful(plan: &mut Plan, violations: &[Violation]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::testing;
+    use crate::engine::support_tests as testing;
     use crate::model::{AttemptEnd, Commit, CommitId, Reason, Step, Ticket};
 
     fn part(name: &str, actions: Vec<Action>) -> MachinePlan {
