@@ -12,7 +12,7 @@ use crate::{
 
 /// Tell what happened to a machine: every step, its reason, its outcome, and the evidence, oldest first.
 ///
-/// A machine that had another name before is followed to it. Reads the journal, so it works while the controller runs and when it does not.
+/// Includes what happened under its earlier names. Reads the journal, so it works while the controller runs and when it does not.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  rackwright history web-01\n  rackwright history web-01 --json | jq 'select(.fact.fact == \"saw\")'")]
 pub struct Args {
