@@ -141,7 +141,11 @@ fn failed_once(path: &Path, origin: &str, generation: &str) {
     let (at, commit) = (Timestamp::now() - SignedDuration::from_hours(24), CommitId([1; 20]));
     let end = AttemptEnd::Failed { code: "no-dhcp".into(), why: "it never came".into(), retry: true };
     let facts = vec![
-        Fact::Claimed { machine, installed: Some(Generation::of(Digest::of(b"before"), None, 0)), hardware: Vec::new() },
+        Fact::Claimed {
+            machine,
+            installed: Some(Generation::of(Digest::of(b"before"), None, 0)),
+            hardware: vec!["serial:sn-web-01".into(), "mac:52:54:00:77:00:0b".into()],
+        },
         Fact::Began { attempt: attempt.clone(), generation: generation.parse().unwrap() },
         Fact::Concluded { attempt, end },
     ];
