@@ -31,10 +31,8 @@ pub(super) fn plan<'a>(input: &Input<'a>, groups: &mut Groups<'a>, case: &Case<'
     let attempt = case.history.and_then(MachineHistory::open_attempt);
     match (case.standing, case.history) {
         (Some(Standing::Renamed(from)), _) => rename(case, from, &mut part),
-        (Some(Standing::Displaced(_) | Standing::Unclear(_) | Standing::Replaced), Some(history)) if attempt.is_some() => {
-            wind_up(input, history, "its name or its hardware changed", &mut part);
-        }
-        (Some(standing @ (Standing::Displaced(_) | Standing::Unclear(_))), _) => unsettled(standing, &mut part),
+        (Some(standing @ (Standing::Displaced { .. } | Standing::Unclear(_))), _) => unsettled(input, standing, &mut part),
+        (Some(Standing::Replaced), Some(history)) => wind_up(input, history, "another machine has its name", &mut part),
         (Some(Standing::Changed), Some(_)) if attempt.is_none() => note_hardware(groups, case, &mut part),
         (_, None) => claim(input, groups, case, &mut part),
         (_, Some(history)) => match attempt {
@@ -73,10 +71,13 @@ fn wind_up(input: &Input<'_>, history: &MachineHistory, why: &str, part: &mut Ma
     follow(part, attempt, next(input.now, &Reimage::of(attempt), &power, &facts));
 }
 
-/// A name of which it is not settled yet whose it is.
-fn unsettled(standing: Standing<'_>, part: &mut MachinePlan) {
+/// A name of which it is not settled yet whose it is. An install of the machine that had it before ends first.
+fn unsettled(input: &Input<'_>, standing: Standing<'_>, part: &mut MachinePlan) {
+    if let Some(before) = input.history.machines.get(&part.name).filter(|before| before.open_attempt().is_some()) {
+        return wind_up(input, before, "its name or its hardware changed", part);
+    }
     part.held.extend(standing.held());
-    if let Standing::Displaced(to) = standing {
+    if let Standing::Displaced { to, .. } = standing {
         part.waiting = Some(Waiting { why: format!("the machine that had this name is noted as {to} first"), until: None });
     }
 }

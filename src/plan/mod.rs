@@ -63,8 +63,8 @@ pub struct Input<'a> {
 /// One machine of the fleet, with all that was found out about it.
 struct Case<'a> {
     machine: &'a Machine,
-    /// Its history, under this name or, until the rename is done, under the one before. Where the name is not settled, the history
-    /// that is under the name.
+    /// Its history, under this name or, until the rename is done, under the one before. Where it is not clear whose the name is, the
+    /// history that is under the name.
     history: Option<&'a MachineHistory>,
     /// What has to be settled about its name first.
     standing: Option<Standing<'a>>,
@@ -145,13 +145,17 @@ pub fn baseline(fleet: &Fleet, now: Timestamp) -> History {
 
 fn case<'a>(input: &Input<'a>, names: &Names<'a>, machine: &'a Machine) -> Case<'a> {
     let standing = names.standing(&machine.name);
-    let known = if let Some(Standing::Renamed(from)) = standing { from } else { &machine.name };
-    let history = input.history.machines.get(known);
+    let known = match standing {
+        Some(Standing::Renamed(from)) => Some(from),
+        Some(Standing::Displaced { from, .. }) => from,
+        _ => Some(&machine.name),
+    };
+    let history = known.and_then(|known| input.history.machines.get(known));
     // Another machine's record says nothing of this one; only an install that is on its way there has to end first.
     let history = history.filter(|history| standing != Some(Standing::Replaced) || history.open_attempt().is_some());
     let seen = input.seen.get(&machine.name);
     let wish = match history {
-        _ if matches!(standing, Some(Standing::Displaced(_) | Standing::Unclear(_))) => Wish::Nothing,
+        _ if matches!(standing, Some(Standing::Unclear(_))) => Wish::Nothing,
         Some(_) if standing == Some(Standing::Replaced) => Wish::Nothing,
         Some(history) => wish(machine, history, input.former, input.now, &input.deadlines),
         None if machine.install.is_some() && machine.on_claim == OnClaim::Install => Wish::Install(Reason::InstallOnClaim),

@@ -14,8 +14,13 @@ use crate::model::{Fleet, Held, History, Machine, MachineHistory, MachineName};
 pub(super) enum Standing<'a> {
     /// Its machine is in the journal under this earlier name.
     Renamed(&'a MachineName),
-    /// The journal's machine of this name is now called so; that is noted first.
-    Displaced(&'a MachineName),
+    /// The journal's machine of this name is called otherwise now; that is noted first.
+    Displaced {
+        /// What that machine is called.
+        to: &'a MachineName,
+        /// The earlier name of the machine that has its name now; `None` for a new one.
+        from: Option<&'a MachineName>,
+    },
     /// The same machine, with hardware stated anew.
     Changed,
     /// Another machine under the same name.
@@ -75,7 +80,12 @@ impl<'a> Names<'a> {
                     let rivals: Vec<&Unsettled<'_>> = rivals(one.name).map(|rival| &unsettled[rival]).collect();
                     match (rivals.as_slice(), one.like.first()) {
                         // What the rival is called is settled by the same rule as in its own turn.
-                        ([rival], _) if rival.recorded.is_none() && rival.renamed(history).is_some() => Standing::Displaced(rival.name),
+                        ([rival], _) if rival.recorded.is_none() && rival.renamed(history).is_some() => match one.like.first() {
+                            None => Standing::Displaced { to: rival.name, from: None },
+                            Some(old) => {
+                                only().map_or(Standing::Unclear(old), |from| Standing::Displaced { to: rival.name, from: Some(from) })
+                            }
+                        },
                         ([rival, ..], _) => Standing::Unclear(rival.name),
                         ([], Some(old)) => Standing::Unclear(old),
                         ([], None) => stranger(recorded, &one.hardware),
@@ -169,7 +179,7 @@ impl Standing<'_> {
     pub(super) fn held(self) -> Option<Held> {
         match self {
             Standing::Unclear(with) => Some(Held::Unclear { with: with.clone() }),
-            Standing::Renamed(_) | Standing::Displaced(_) | Standing::Changed | Standing::Replaced => None,
+            Standing::Renamed(_) | Standing::Displaced { .. } | Standing::Changed | Standing::Replaced => None,
         }
     }
 }
