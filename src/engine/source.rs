@@ -114,11 +114,20 @@ impl Follower {
         if let Some(trouble) = self.trouble.borrow().clone().or_else(|| self.unordered()) {
             return Some(trouble);
         }
-        let newest = self.judged?;
-        let (first, count) = (self.rejected.first()?, self.rejected.len());
-        let (file, line, message) = (&first.file, first.line, &first.message);
-        let problems = if count == 1 { "a problem".to_owned() } else { format!("{count} problems, the first") };
-        Some(format!("commit {} is not in force, it has {problems}: {file}:{line}: {message}", newest.short()))
+        let told = |problems: &[Problem]| {
+            let (first, count) = (problems.first()?, problems.len());
+            let (file, line, message) = (&first.file, first.line, &first.message);
+            let problems = if count == 1 { "a problem".to_owned() } else { format!("{count} problems, the first") };
+            Some(format!("{problems}: {file}:{line}: {message}"))
+        };
+        if let (Some(newest), Some(problems)) = (self.judged, told(&self.rejected)) {
+            return Some(format!("commit {} is not in force, it has {problems}", newest.short()));
+        }
+        let force = self.in_force.as_ref()?;
+        let errors: Vec<Problem> = force.warnings.iter().filter(|problem| problem.is_error()).cloned().collect();
+        let problems = told(&errors)?;
+        let short = force.commit.id.short();
+        Some(format!("nothing is begun until a commit mends what is in force: by the rules of this release {short} has {problems}"))
     }
 
     /// Looks at what was fetched. While the journal can't be written, nothing can come into force.
@@ -162,8 +171,14 @@ impl Follower {
             self.rejected.clear();
             return Change::None;
         }
-        if problems.iter().any(Problem::is_error) {
-            tracing::warn!(commit = %commit.id.short(), problems = problems.len(), "commit has errors; the last good one stays in force");
+        // It was good by the rules of the release that put it into force, and without it no machine would get so much as its address.
+        // While it has errors nothing is begun and nobody is released (law 2).
+        let was_good = self.in_force.is_none() && self.live.ledger.in_force() == Some(commit.id);
+        let errors = problems.iter().filter(|problem| problem.is_error()).count();
+        if errors > 0 && was_good {
+            tracing::warn!(commit = %commit.id.short(), errors, "the commit in force has errors by the rules of this release; it stays in force, and nothing is begun");
+        } else if errors > 0 {
+            tracing::warn!(commit = %commit.id.short(), errors, "commit has errors; the last good one stays in force");
             self.rejected.clone_from(&problems);
             return Change::Rejected(Rejected { commit, problems });
         }
@@ -404,6 +419,22 @@ mod tests {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
         assert_eq!(order(&follower).as_ref(), fleet(1).machines.get(&name()));
+    }
+
+    #[tokio::test]
+    async fn what_was_in_force_stays_so_under_stricter_rules() {
+        let (live, source) = (writing(testing::EARLIER).await, Commits::new(Some(2), &[2]));
+        let mut follower = follower(&live, &source).await;
+        let force = follower.in_force().unwrap();
+        assert_eq!(force.commit.id, id(testing::EARLIER));
+        assert!(force.fleet.machines.contains_key(&name()), "it keeps its address and its ticket");
+        assert!(force.warnings.iter().any(Problem::is_error), "nothing is begun");
+        let trouble = follower.trouble().unwrap();
+        assert!(trouble.contains("nothing is begun") && trouble.contains("machines/a.yaml:8"), "{trouble}");
+        source.restore(2);
+        source.newest.send_replace(Some(2));
+        let Change::Adopted { before, .. } = adopted(&mut follower).await else { panic!("commit 2 has no errors") };
+        assert_eq!((before, follower.trouble()), (Some(id(testing::EARLIER)), None));
     }
 
     #[tokio::test]

@@ -46,11 +46,15 @@ pub fn attempt() -> AttemptId {
 
 const DIGEST: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
+/// A commit that an earlier release took, and this one would not.
+pub const EARLIER: u8 = 200;
+
 /// A fleet of one machine, `web-01`.
 pub fn files(rebuild: u8) -> Files {
+    let bmc = if rebuild == EARLIER { "http://10.0.0.1\"" } else { "https://10.0.0.1\", insecure: true" };
     let machine = format!(
         "apiVersion: rackwright.dev/v1alpha1\nkind: Machine\nmetadata: {{name: web-01}}\nspec:\n  image: a\n  rebuild: {rebuild}\n  \
-         identity: {{serial: s}}\n  bmc: {{address: \"https://10.0.0.1\", insecure: true}}\n"
+         identity: {{serial: s}}\n  bmc: {{address: \"{bmc}}}\n"
     );
     let image = format!(
         "apiVersion: rackwright.dev/v1alpha1\nkind: Image\nmetadata: {{name: a}}\nspec:\n  digest: sha256:{DIGEST}\n  \
