@@ -242,6 +242,7 @@ impl Watched {
         self.edit(which, |machine| {
             machine.identity.serial = Some(format!("SN-{number}"));
             machine.nics[0].mac = Mac([0x52, 0x54, 0, 0, 0, number]);
+            machine.disks.system = Some(DiskHint { serial: Some(format!("DISK-{number}")), ..DiskHint::default() });
         });
         if let Some(machine) = self.world.fleet.machines.get(&self.names[which]).cloned() {
             self.world.iron.remove(&self.names[which]);

@@ -248,9 +248,14 @@ fn set(machine: &mut Machine, key: &str, value: &str) {
         "group" => drop(machine.labels.insert("group".to_owned(), value.to_owned())),
         "onClaim" => machine.on_claim = if value == "Install" { OnClaim::Install } else { OnClaim::Adopt },
         "serial" => machine.identity.serial = (value != "none").then(|| value.to_owned()),
+        "uuid" => machine.identity.uuid = Some(value.to_owned()),
+        "mac2" => {
+            let nic = Nic { name: "lan1".to_owned(), mac: value.parse().unwrap(), network: None, address: None, boot: false };
+            machine.nics.push(nic);
+        }
         "mac" => machine.nics[0].mac = value.parse().unwrap(),
         "suspend" => machine.suspend = value == "yes",
-        "disk" => machine.disks.system = None,
+        "disk" => machine.disks.system = (value != "none").then(|| DiskHint { serial: Some(value.to_owned()), ..DiskHint::default() }),
         "power" => {
             machine.power = match value {
                 "On" => PowerIntent::On,

@@ -94,6 +94,12 @@ pub fn run(args: &Args) -> anyhow::Result<Done> {
         now,
     };
     let plan = plan::plan(&input);
+    if let [first, more @ ..] = plan::check(&plan, &input).as_slice() {
+        let more = if more.is_empty() { String::new() } else { format!(", and {} more like it", more.len()) };
+        bail!(
+            "the controller would not execute this plan: {first}{more}. This is a fault of Rackwright; please report it with the two commits"
+        );
+    }
     match args.format {
         Format::Text => out!("{}", titled(args, plan::render_text(&plan)))?,
         Format::Markdown => out!("{}", titled(args, plan::render_markdown(&plan)))?,

@@ -102,6 +102,7 @@ fn judge_held(held: &Held) -> Judgement {
             None => (State::Reconciling, "NotObserved"),
         },
         Held::IdentityMismatch { .. } => (State::Stalled, "IdentityMismatch"),
+        Held::Unlawful { .. } => (State::Stalled, "Unlawful"),
         Held::Unclear { .. } => (State::Stalled, "Unclear"),
         Held::Incomplete { .. } => (State::Stalled, "Incomplete"),
         Held::Unavailable { .. } => (State::Reconciling, "WaitingForItsTurn"),

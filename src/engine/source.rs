@@ -8,6 +8,7 @@ use super::{Live, Owed, Ports};
 use crate::{
     manifest::{self, Loaded},
     model::{Attempt, AttemptId, Commit, CommitId, Fleet, History, Machine, MachineName, Problem, Rung, Snapshot},
+    plan,
     ports::{Secrets, Source},
 };
 
@@ -216,7 +217,7 @@ impl Follower {
             let open = history.machines.iter().filter_map(|(name, machine)| Some((name, machine.open_attempt()?)));
             let missing = open.filter(|(name, attempt)| {
                 let mut told = fleets.iter().flatten().filter_map(|fleet| fleet.machines.get(*name));
-                attempt.commit != force.commit.id && !told.any(|machine| is_installed_by(machine, attempt))
+                attempt.commit != force.commit.id && !told.any(|machine| is_installed_by(machine, attempt, history))
             });
             missing.map(|(name, attempt)| (name.clone(), attempt.clone())).collect()
         });
@@ -228,9 +229,15 @@ impl Follower {
     }
 }
 
-/// Whether a machine is what an attempt installs.
-fn is_installed_by(machine: &Machine, attempt: &Attempt) -> bool {
-    machine.generation() == Some(attempt.generation)
+/// Whether a manifest says what an attempt installs, and where.
+fn orders_it(machine: &Machine, attempt: &Attempt) -> bool {
+    machine.generation() == Some(attempt.generation) && machine.disks.system.is_some() && machine.boot_nic().is_some()
+}
+
+/// The same for the machine that the attempt is about: its name may be another one's by now.
+fn is_installed_by(machine: &Machine, attempt: &Attempt, history: &History) -> bool {
+    let known = history.machines.get(&machine.name).map(|known| known.hardware.as_slice());
+    known == Some(plan::hardware(machine).as_slice()) && orders_it(machine, attempt)
 }
 
 /// The fleet of `before`, with what machines that are being installed under a still earlier commit were told to write.
@@ -238,8 +245,8 @@ fn former(before: &InForce, history: &History) -> Arc<Fleet> {
     let mut fleet = before.fleet.clone();
     let Some(earlier) = &before.former else { return fleet };
     for (name, attempt) in history.machines.iter().filter_map(|(name, machine)| Some((name, machine.open_attempt()?))) {
-        let told = earlier.machines.get(name).filter(|machine| is_installed_by(machine, attempt));
-        if let (Some(told), false) = (told, fleet.machines.get(name).is_some_and(|machine| is_installed_by(machine, attempt))) {
+        let told = earlier.machines.get(name).filter(|machine| is_installed_by(machine, attempt, history));
+        if let (Some(told), false) = (told, fleet.machines.get(name).is_some_and(|machine| is_installed_by(machine, attempt, history))) {
             Arc::make_mut(&mut fleet).machines.insert(name.clone(), told.clone());
         }
     }
@@ -262,7 +269,7 @@ async fn orders(source: &dyn Source, missing: Vec<(MachineName, Attempt)>) -> (F
             }
         };
         for (name, attempt) in attempts {
-            match told.machines.get(&name).filter(|machine| is_installed_by(machine, &attempt)) {
+            match told.machines.get(&name).filter(|machine| orders_it(machine, &attempt)) {
                 Some(machine) => drop(fleet.machines.insert(name, machine.clone())),
                 None => drop(unordered.insert(attempt.id, commit)),
             }
@@ -430,7 +437,7 @@ mod tests {
         assert!(force.fleet.machines.contains_key(&name()), "it keeps its address and its ticket");
         assert!(force.warnings.iter().any(Problem::is_error), "nothing is begun");
         let trouble = follower.trouble().unwrap();
-        assert!(trouble.contains("nothing is begun") && trouble.contains("machines/a.yaml:8"), "{trouble}");
+        assert!(trouble.contains("nothing is begun") && trouble.contains("machines/a.yaml:10"), "{trouble}");
         source.restore(2);
         source.newest.send_replace(Some(2));
         let Change::Adopted { before, .. } = adopted(&mut follower).await else { panic!("commit 2 has no errors") };

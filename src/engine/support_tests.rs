@@ -54,7 +54,7 @@ pub fn files(rebuild: u8) -> Files {
     let bmc = if rebuild == EARLIER { "http://10.0.0.1\"" } else { "https://10.0.0.1\", insecure: true" };
     let machine = format!(
         "apiVersion: rackwright.dev/v1alpha1\nkind: Machine\nmetadata: {{name: web-01}}\nspec:\n  image: a\n  rebuild: {rebuild}\n  \
-         identity: {{serial: s}}\n  bmc: {{address: \"{bmc}}}\n"
+         identity: {{serial: s}}\n  nics: [{{name: lan0, mac: \"52:54:00:00:00:01\"}}]\n  disks: {{system: {{serial: d}}}}\n  bmc: {{address: \"{bmc}}}\n"
     );
     let image = format!(
         "apiVersion: rackwright.dev/v1alpha1\nkind: Image\nmetadata: {{name: a}}\nspec:\n  digest: sha256:{DIGEST}\n  \
@@ -76,7 +76,7 @@ pub fn fleet(rebuild: u8) -> Arc<Fleet> {
 
 /// What was said that `web-01` writes under commit 1.
 pub fn claimed() -> Fact {
-    Fact::Claimed { machine: name(), installed: None, hardware: vec!["serial:s".to_owned()] }
+    Fact::Claimed { machine: name(), installed: None, hardware: vec!["serial:s".to_owned(), "mac:52:54:00:00:00:01".to_owned()] }
 }
 
 pub fn began() -> Fact {

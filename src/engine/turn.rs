@@ -20,7 +20,7 @@ use super::{
     table,
 };
 use crate::{
-    model::{Action, AttemptId, History, MachinePlan, Plan, Progress, RetryClass, Risk, Status, Timestamp},
+    model::{Action, AttemptId, Held, History, MachinePlan, Plan, Progress, RetryClass, Risk, Status, Timestamp},
     plan::{self, Input, Violation},
     ports::JournalError,
 };
@@ -234,16 +234,22 @@ fn wanted(plan: &Plan) -> BTreeSet<AttemptId> {
     tickets.map(|ticket| ticket.attempt.clone()).collect()
 }
 
-/// Takes out of a plan what may break the law. A machine that a violation names gets no step at all, and no ticket if that is what is
-/// wrong; for all others only what changes nothing but what we know remains.
+/// Takes out of a plan what may break the law, and says so. A machine that a violation names gets no step at all, and no ticket if that
+/// is what is wrong. No other machine is taken away; what is on its way may come up again.
 fn keep_lawful(plan: &mut Plan, violations: &[Violation]) {
-    if violations.is_empty() {
-        return;
+    let Some(first) = violations.first() else { return };
+    let held = |violation: &Violation| Held::Unlawful { law: violation.law, what: violation.what.clone() };
+    for machine in plan.machines.values_mut() {
+        let steps = machine.steps.len();
+        machine.steps.retain(|step| step.risk() < Risk::Disruptive);
+        if machine.steps.len() < steps && !violations.iter().any(|violation| violation.machine.as_ref() == Some(&machine.name)) {
+            machine.held.push(held(violations.iter().find(|violation| violation.machine.is_none()).unwrap_or(first)));
+        }
     }
-    plan.machines.values_mut().for_each(|machine| machine.steps.retain(|step| step.risk() == Risk::None));
     for violation in violations {
         let Some(machine) = violation.machine.as_ref().and_then(|name| plan.machines.get_mut(name)) else { continue };
         machine.steps.clear();
+        machine.held.push(held(violation));
         // Laws 6 and 9 are about tickets; another violation must not stop an agent that writes.
         if matches!(violation.law, 6 | 9) {
             machine.ticket = None;
@@ -276,12 +282,13 @@ mod tests {
     }
 
     #[test]
-    fn of_an_unlawful_plan_only_notes_about_others_are_left() {
+    fn of_an_unlawful_plan_nothing_is_left_that_takes_a_machine_away() {
         let begin = |name: &str| Action::BeginAttempt {
             attempt: AttemptId { machine: name.parse().unwrap(), number: 1 },
             generation: "g1:e575e3261827e70cfb57f66e30185a81".parse().unwrap(),
         };
         let parts = [
+            part("on", vec![Action::PowerOn]),
             part("released-wrongly", vec![Action::Release]),
             part("released", vec![Action::Release]),
             part("off", vec![Action::PowerOff { force: true }]),
@@ -301,7 +308,9 @@ mod tests {
         let machine = Some("released-wrongly".parse().unwrap());
         keep_lawful(&mut plan, &[Violation { machine, law: 3, what: String::new() }]);
         let left: Vec<_> = plan.steps().map(|step| step.machine.as_str()).collect();
-        assert_eq!(left, ["released"]);
+        assert_eq!(left, ["on", "released"]);
+        let told = |name: &str| plan.machines[&name.parse::<crate::model::MachineName>().unwrap()].held.len();
+        assert_eq!(["on", "released-wrongly", "released", "off", "begun"].map(told), [0, 1, 0, 1, 1], "and it is said");
     }
 
     #[test]

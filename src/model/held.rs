@@ -86,6 +86,13 @@ pub enum Held {
         /// Why it failed.
         why: String,
     },
+    /// The second reader of the plan found that a step would break the law. A fault of the planner.
+    Unlawful {
+        /// The line of the law; 0 for the plan's own form.
+        law: u8,
+        /// What is wrong.
+        what: String,
+    },
     /// The journal is empty, but the repository's notes show that there was one: nothing is installed on claim.
     JournalLost,
 }
@@ -107,6 +114,9 @@ impl fmt::Display for Held {
             Held::After { group, ready, of } => write!(f, "after {group}, which has {ready} of {of} ready"),
             Held::Breaker { scope, failures, allowed } => write!(f, "breaker of {scope} is open: {failures} failures, {allowed} open it"),
             Held::Quarantined { attempt, code, why } => write!(f, "quarantined: {attempt} failed ({code}): {why}"),
+            Held::Unlawful { law, what } => {
+                write!(f, "not done, since the plan would break law {law}: {what}. This is a fault of Rackwright; please report it")
+            }
             Held::JournalLost => {
                 write!(f, "the journal was lost, so nothing is installed on claim: set onClaim to Adopt, then raise rebuild to install it")
             }

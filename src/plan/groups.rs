@@ -44,6 +44,8 @@ struct Usage {
     total: u32,
     unavailable: u32,
     open: u32,
+    /// The least that those who took a place in this turn allow, whatever their group: for racks.
+    least: Option<u32>,
 }
 
 impl<'a> Groups<'a> {
@@ -126,9 +128,14 @@ impl<'a> Groups<'a> {
         let allowed = group.budgets.max_unavailable.of(group.usage.total);
         full(&group.usage, allowed, case.out_of_service, group.name)?;
         let place = rack(case.machine);
-        if let (Some(place), Some(limit)) = (place, group.budgets.max_unavailable_rack) {
-            let usage = self.racks.get(&place).copied().unwrap_or_default();
-            full(&usage, limit.of(usage.total), case.out_of_service, &format!("rack {}", place.1))?;
+        if let Some(place) = place {
+            let usage = self.racks.entry(place).or_default();
+            let own = group.budgets.max_unavailable_rack.map(|limit| limit.of(usage.total));
+            let least = own.into_iter().chain(usage.least).min();
+            if let Some(limit) = least {
+                full(usage, limit, case.out_of_service, &format!("rack {}", place.1))?;
+            }
+            usage.least = least;
         }
         let group = &mut self.all[case.group];
         for usage in [Some(&mut group.usage), place.and_then(|place| self.racks.get_mut(&place))].into_iter().flatten() {

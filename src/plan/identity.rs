@@ -44,7 +44,8 @@ pub(super) fn shares(one: &[String], other: &[String], kinds: &[&str]) -> bool {
 /// Whether both state a serial number, or both a UUID, and not the same.
 pub(super) fn differs_in_kind(one: &[String], other: &[String]) -> bool {
     let of = |all: &[String], kind: &str| all.iter().find(|item| item.starts_with(kind) && identifies(item)).cloned();
-    ["serial:", "uuid:"].iter().any(|kind| matches!((of(one, kind), of(other, kind)), (Some(a), Some(b)) if a != b))
+    let same_uuid = |a: &str, b: &str| a.strip_prefix("uuid:").zip(b.strip_prefix("uuid:")).is_some_and(|(a, b)| same_uuid(a, b));
+    ["serial:", "uuid:"].iter().any(|kind| matches!((of(one, kind), of(other, kind)), (Some(a), Some(b)) if a != b && !same_uuid(&a, &b)))
 }
 
 /// Serial numbers that firmware shows when nobody set one. They identify nothing.

@@ -64,7 +64,7 @@ pub(super) fn left(input: &Input<'_>, names: &Names<'_>, name: &MachineName, his
 /// An attempt of a machine that is no longer what the fleet means by this name: a write in progress is told out, all else ends.
 fn wind_up(input: &Input<'_>, history: &MachineHistory, why: &str, part: &mut MachinePlan) {
     let Some(attempt) = history.open_attempt() else { return };
-    let former = input.former.and_then(|fleet| fleet.machines.get(&part.name));
+    let former = input.former.and_then(|fleet| fleet.machines.get(&part.name)).filter(|_| attempt.wrote());
     part.ticket = former.and_then(|machine| ticket(input, machine, attempt));
     let facts = facts(input, history, attempt, false, Some(why), former.map(|m| m.boot.mode).unwrap_or_default());
     let power = Seen::Unknown(Unknown::NotAsked);
@@ -158,9 +158,11 @@ fn rename(case: &Case<'_>, from: &MachineName, part: &mut MachinePlan) {
 fn go_on(input: &Input<'_>, case: &Case<'_>, history: &MachineHistory, attempt: &Attempt, part: &mut MachinePlan) {
     let machine = case.machine;
     let same = machine.generation() == Some(attempt.generation);
-    let wanted = same && case.wish != Wish::Adopt && (!machine.suspend || attempt.wrote());
-    let former = || input.former.and_then(|fleet| fleet.machines.get(&machine.name));
-    part.ticket = ticket(input, machine, attempt).or_else(|| ticket(input, former()?, attempt));
+    let own = ticket(input, machine, attempt);
+    // Without a disk or an interface there is nothing to go on with, unless the write that an earlier commit asked for is on its way.
+    let wanted = same && case.wish != Wish::Adopt && (attempt.wrote() || (!machine.suspend && own.is_some()));
+    let former = || input.former.and_then(|fleet| fleet.machines.get(&machine.name)).filter(|_| attempt.wrote());
+    part.ticket = own.or_else(|| ticket(input, former()?, attempt));
     if same && (part.reimage.is_none() || attempt.wrote()) {
         part.reimage = reimaging(machine, Reason::PartOf { attempt: attempt.id.clone() });
     }

@@ -101,11 +101,14 @@ impl Case<'_> {
 
     /// Whether it keeps later groups waiting.
     fn unfinished(&self) -> bool {
-        if self.machine.install.is_none() || (self.machine.suspend && !self.open) {
+        if self.open {
+            return true;
+        }
+        if self.machine.install.is_none() || self.machine.suspend {
             return false;
         }
         let settled = self.named() && self.history.is_some() && matches!(self.wish, Wish::Nothing | Wish::Quarantine(_));
-        self.open || !settled
+        !settled
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::identity::{differs_in_kind, hardware, identifies, is_recorded, same_hardware, shares};
-use crate::model::{Fleet, Held, History, Machine, MachineHistory, MachineName};
+use crate::model::{Evidence, Fleet, Held, History, Machine, MachineHistory, MachineName};
 
 /// What is to be said of a name in the fleet before its machine can be planned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,7 @@ pub(super) struct Names<'a> {
 /// A name in the fleet that the journal does not know with this hardware.
 struct Unsettled<'a> {
     name: &'a MachineName,
+    machine: &'a Machine,
     hardware: Vec<String>,
     /// The hardware that the journal has under this name.
     recorded: Option<&'a [String]>,
@@ -72,6 +73,8 @@ impl<'a> Names<'a> {
                     let other = one.like.iter().copied().find(|old| *old != one.name);
                     let rival = rivals(one.name).next().map(|rival| unsettled[rival].name);
                     match other.or(rival) {
+                        // A board that came out of another machine is not plain either: the name has the one's chassis.
+                        Some(with) if other.is_some() && differs_in_kind(recorded, &one.hardware) => Standing::Unclear(with),
                         Some(with) if !shares(recorded, &one.hardware, &["serial:", "uuid:"]) => Standing::Unclear(with),
                         _ => Standing::Changed,
                     }
@@ -88,6 +91,7 @@ impl<'a> Names<'a> {
                         },
                         ([rival, ..], _) => Standing::Unclear(rival.name),
                         ([], Some(old)) => Standing::Unclear(old),
+                        ([], None) if one.has_its_disk(history) => Standing::Changed,
                         ([], None) => stranger(recorded, &one.hardware),
                     }
                 }
@@ -120,6 +124,19 @@ fn stranger<'a>(recorded: &[String], declared: &[String]) -> Standing<'a> {
 }
 
 impl<'a> Unsettled<'a> {
+    /// Whether its manifest still names the disk that was written under this name: then its data came along into another chassis.
+    fn has_its_disk(&self, history: &History) -> bool {
+        let Some(hint) = &self.machine.disks.system else { return false };
+        let same = |one: &Option<String>, other: &Option<String>| {
+            one.as_ref().zip(other.as_ref()).is_some_and(|(one, other)| one.trim().eq_ignore_ascii_case(other.trim()))
+        };
+        let attempts = history.machines.get(self.name).into_iter().flat_map(|history| &history.attempts);
+        attempts.flat_map(|attempt| &attempt.evidence).any(|(_, evidence)| match evidence {
+            Evidence::Writing { disk, .. } => same(&hint.serial, &disk.serial) || same(&hint.wwn, &disk.wwn),
+            _ => false,
+        })
+    }
+
     /// The one machine of the journal that it is like, if nothing speaks against that.
     fn renamed(&self, history: &History) -> Option<&'a MachineName> {
         let old = self.like.first().copied().filter(|_| self.like.len() == 1)?;
@@ -133,7 +150,7 @@ fn walk<'a>(fleet: &'a Fleet, history: &'a History) -> (Vec<(&'a MachineName, &'
     let (mut gone, mut unsettled) = (Vec::new(), Vec::new());
     let mut known = history.machines.iter().peekable();
     let mut note = |machine: &'a Machine, recorded: Option<&'a [String]>| {
-        unsettled.push(Unsettled { name: &machine.name, hardware: hardware(machine), recorded, like: BTreeSet::new() });
+        unsettled.push(Unsettled { name: &machine.name, machine, hardware: hardware(machine), recorded, like: BTreeSet::new() });
     };
     for (name, machine) in &fleet.machines {
         while let Some(left) = known.next_if(|(other, _)| *other < name) {

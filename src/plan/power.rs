@@ -100,7 +100,9 @@ fn return_to_disk(machine: &Machine, history: &MachineHistory, power: PowerState
 /// The last attempt, if it ended before its first byte, and when.
 fn unwritten(history: &MachineHistory) -> Option<(&Attempt, Timestamp)> {
     let attempt = history.attempts.last().filter(|attempt| !attempt.wrote())?;
-    attempt.end.as_ref().map(|(ended, _)| (attempt, *ended))
+    // An attempt from before it was adopted left nothing for us to bring back.
+    let ended = attempt.end.as_ref().map(|(ended, _)| *ended).filter(|ended| history.claimed.is_none_or(|claimed| claimed <= *ended))?;
+    Some((attempt, ended))
 }
 
 /// Our last orders to its power that came, or may have come, into effect, newest first. One that was refused changed nothing.

@@ -215,7 +215,9 @@ impl World {
     pub fn saw(&mut self, name: &MachineName, rung: Rung) {
         let Some(attempt) = self.open(name) else { return };
         let (id, generation) = (attempt.id.clone(), attempt.generation);
-        let disk = ObservedDisk { name: "/dev/sda".to_owned(), ..ObservedDisk::default() };
+        let hint = self.fleet.machines.get(name).and_then(|machine| machine.disks.system.as_ref());
+        let serial = hint.and_then(|hint| hint.serial.clone());
+        let disk = ObservedDisk { name: "/dev/sda".to_owned(), serial, ..ObservedDisk::default() };
         let evidence = match rung {
             Rung::AgentUp => Evidence::AgentUp { boot_id: "b".to_owned(), serial: None, uuid: None, disks: vec![] },
             Rung::Writing => Evidence::Writing { boot_id: "b".to_owned(), disk },

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::Reader;
-use crate::model::{Generation, History, Machine, MachineHistory, MachineName, OnClaim};
+use super::{Input, Reader};
+use crate::model::{Evidence, Generation, History, Machine, MachineHistory, MachineName, OnClaim};
 use crate::plan::identity::identifies;
 
 /// What a manifest says of the hardware, as the journal writes it.
@@ -19,6 +19,18 @@ fn stated(machine: &Machine) -> Vec<String> {
         items.push(format!("mac:{}", nic.mac));
     }
     items
+}
+
+/// Whether the disk that a manifest names was written under this history.
+fn keeps_its_disk(machine: &Machine, history: &MachineHistory) -> bool {
+    let Some(hint) = &machine.disks.system else { return false };
+    let written = history.attempts.iter().flat_map(|attempt| &attempt.evidence).filter_map(|(_, evidence)| match evidence {
+        Evidence::Writing { disk, .. } => Some(disk),
+        _ => None,
+    });
+    let lower = |text: &Option<String>| text.as_ref().map(|text| text.trim().to_lowercase());
+    let (serial, wwn) = (lower(&hint.serial), lower(&hint.wwn));
+    written.into_iter().any(|disk| (serial.is_some() && serial == lower(&disk.serial)) || (wwn.is_some() && wwn == lower(&disk.wwn)))
 }
 
 /// How two descriptions of hardware stand to each other.
@@ -65,6 +77,23 @@ fn by_item(history: &History) -> ByItem<'_> {
     known
 }
 
+/// Machines of the fleet that the journal does not know as they are stated, by each item of their hardware.
+pub(super) type Unsettled<'a> = BTreeMap<String, Vec<(&'a MachineName, Vec<String>)>>;
+
+fn unsettled<'a>(input: &Input<'a>) -> Unsettled<'a> {
+    let mut found = Unsettled::new();
+    for (name, machine) in &input.fleet.machines {
+        let own = stated(machine);
+        let known = input.history.machines.get(name).map(|history| history.hardware.as_slice());
+        if known.is_none_or(|known| known.len() != own.len() || own.iter().any(|item| !known.contains(item))) {
+            for item in own.iter().filter(|item| identifies(item)) {
+                found.entry(item.clone()).or_default().push((name, own.clone()));
+            }
+        }
+    }
+    found
+}
+
 impl Reader<'_, '_> {
     /// Machines of the journal, by other names, that may be this one.
     fn like_another(&self, machine: &Machine) -> bool {
@@ -83,11 +112,13 @@ impl Reader<'_, '_> {
     /// Another machine under a name that the journal knows.
     pub(super) fn replaced(&mut self, machine: &Machine, history: &MachineHistory, installed: Option<Generation>) {
         let like = Likeness::of(&stated(machine), &history.hardware);
+        let kept = keeps_its_disk(machine, history);
+        self.require(!kept, 4, "its manifest names the disk that was written under its name, and it is claimed as another");
         self.require(like.common == 0 && like.against > 0, 4, "it may be the machine that had this name before, and is claimed as another");
         self.require(history.open_attempt().is_none(), 10, "it is claimed while an attempt under its name is open");
-        let (name, earlier) = (self.name, &history.hardware);
-        let elsewhere =
-            self.input.fleet.machines.iter().any(|(other, machine)| other != name && Likeness::of(&stated(machine), earlier).common > 0);
+        let unsettled = self.unsettled.get_or_init(|| unsettled(self.input));
+        let near = history.hardware.iter().filter_map(|item| unsettled.get(item.as_str())).flatten();
+        let elsewhere = near.filter(|(name, _)| *name != self.name).any(|(_, own)| Likeness::of(own, &history.hardware).common > 0);
         self.require(!elsewhere, 4, "the machine that had this name before is in the fleet under another, and is forgotten");
         self.new_machine(machine);
         self.identity(machine);
@@ -105,7 +136,8 @@ impl Reader<'_, '_> {
         let own = stated(machine);
         self.require(own == hardware, 4, "its manifest says other hardware than is noted");
         let like = Likeness::of(&own, &history.hardware);
-        self.require(like.common > 0 || like.against == 0, 4, "another machine stands under its name, and it is taken for the same");
+        let same = like.common > 0 || like.against == 0 || keeps_its_disk(machine, history);
+        self.require(same, 4, "another machine stands under its name, and it is taken for the same");
         let sure = like.proof > 0 && like.against == 0;
         self.require(sure || !self.like_another(machine), 4, "its hardware is that of another machine, and it is taken for the same");
     }

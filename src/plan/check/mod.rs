@@ -40,7 +40,7 @@ pub fn check(plan: &Plan, input: &Input<'_>) -> Vec<Violation> {
         }
     }
     let mut macs = BTreeMap::new();
-    let known = OnceCell::new();
+    let (known, unsettled) = (OnceCell::new(), OnceCell::new());
     for (name, part) in &plan.machines {
         let mut reader = Reader {
             input,
@@ -49,6 +49,7 @@ pub fn check(plan: &Plan, input: &Input<'_>) -> Vec<Violation> {
             history: input.history.machines.get(name),
             seen: input.seen.get(name),
             known: &known,
+            unsettled: &unsettled,
             found: &mut found,
         };
         reader.form(part);
@@ -74,6 +75,7 @@ struct Reader<'a, 'f> {
     history: Option<&'a MachineHistory>,
     seen: Option<&'a Observation>,
     known: &'a OnceCell<hardware::ByItem<'a>>,
+    unsettled: &'a OnceCell<hardware::Unsettled<'a>>,
     found: &'f mut Vec<Violation>,
 }
 
@@ -209,8 +211,12 @@ impl Reader<'_, '_> {
 
     /// Whether its last attempt ended before its first byte, so that the machine has to be brought back.
     fn left_behind(&self) -> bool {
-        let last = self.history.and_then(|history| history.attempts.last());
-        last.is_some_and(|last| last.end.as_ref().is_some_and(|(_, end)| *end != AttemptEnd::Done) && last.reached(Rung::Writing).is_none())
+        let (last, claimed) = (self.history.and_then(|history| history.attempts.last()), self.history.and_then(|history| history.claimed));
+        last.is_some_and(|last| {
+            let failed =
+                last.end.as_ref().is_some_and(|(at, end)| *end != AttemptEnd::Done && claimed.is_none_or(|claimed| claimed <= *at));
+            failed && last.reached(Rung::Writing).is_none()
+        })
     }
 
     fn boot_from_network(&mut self, mode: BootMode) {
@@ -264,7 +270,10 @@ impl Reader<'_, '_> {
         };
         self.require(ticket.install.generation == open.generation, 9, "its ticket installs something else than its attempt");
         self.require(ticket.commit == open.commit, 9, "its ticket names another commit than its attempt");
-        let written_as = [self.machine, self.input.former.and_then(|former| former.machines.get(self.name)).map(AsRef::as_ref)];
+        let former = self.input.former.and_then(|former| former.machines.get(self.name)).map(AsRef::as_ref);
+        // What an earlier commit said is for a write that began under it.
+        let told_out = open.reached(Rung::Writing).is_some() || self.machine.is_none();
+        let written_as = [self.machine, former.filter(|_| told_out)];
         let of = |machine: &Machine| {
             let nic = machine.nics.iter().find(|nic| nic.boot).or(machine.nics.first());
             nic.is_some_and(|nic| nic.mac == ticket.mac)
