@@ -130,7 +130,9 @@ fn a_base_with_errors_is_no_ground_for_a_plan() {
     edit(&fleet.join("machines/web-02.yaml"), |text| text.replacen("kind: Machin", "kind: Machine", 1));
     assert_snapshot!("plan-broken-base", tell(&fleet, &["plan"]));
     git(&fleet, &["commit", "--quiet", "--all", "--message", "Mend"]);
-    assert!(tell(&fleet, &["plan", "--head", "main"]).ends_with("--- exit code 1\n"));
+    let told = tell(&fleet, &["plan", "--head", "main"]);
+    assert!(told.contains("compared with main~1~1, the last without") && told.ends_with("--- exit code 0\n"), "{told}");
+    assert!(tell(&fleet, &["plan", "--head", "main", "--base", "main~1"]).ends_with("--- exit code 1\n"));
     assert!(tell(&fleet, &["plan", "--head", "main", "--base", "main~2"]).ends_with("--- exit code 0\n"));
 }
 

@@ -150,19 +150,37 @@ fn from_base(repo: &Path, args: &Args, head: &Fleet, now: Timestamp) -> anyhow::
         (None, None) => "HEAD".to_owned(),
         (None, Some(head)) => format!("{head}~1"),
     };
-    let (files, _) = source::files(repo, Some(&rev)).context("can't read the base; name one with --base")?;
-    let base = crate::manifest::load(&files, &mut crate::manifest::Cache::default());
-    if !base.is_usable() {
-        // A machine that is missing there would pass for a new one.
-        let count = source::count(&base.problems);
-        bail!(
+    let base = match usable(repo, &rev)? {
+        Ok(base) => base,
+        Err(count) if args.base.is_some() => bail!(
             "the fleet of {rev} has errors ({count}; see `rackwright validate --rev {rev}`), so no machine follows it: name another with --base"
-        );
-    }
-    let base = base.fleet;
+        ),
+        Err(count) => {
+            let (rev_used, base) = (1..=FURTHEST)
+                .map(|back| format!("{rev}~{back}"))
+                .find_map(|rev| Some((rev.clone(), usable(repo, &rev).ok()?.ok()?)))
+                .with_context(|| {
+                    format!("the fleet of {rev} has errors ({count}), and so have those before it: name a base with --base")
+                })?;
+            errln!(
+                "The fleet of {rev} has errors ({count}), so no machine follows it; this is compared with {rev_used}, the last without."
+            );
+            base
+        }
+    };
     let history = plan::baseline(&base, now);
     let seen = head.machines.values().map(|machine| (machine.name.clone(), as_declared(machine, now))).collect();
     Ok(Start { former: Some(base), history, seen, deadlines: plan::Deadlines::default() })
+}
+
+/// How many commits are looked at for one that can be a base.
+const FURTHEST: u32 = 100;
+
+/// The fleet of a revision, or how many errors it has: a machine that is missing there would pass for a new one.
+fn usable(repo: &Path, rev: &str) -> anyhow::Result<Result<Fleet, String>> {
+    let (files, _) = source::files(repo, Some(rev)).context("can't read the base; name one with --base")?;
+    let loaded = crate::manifest::load(&files, &mut crate::manifest::Cache::default());
+    Ok(if loaded.is_usable() { Ok(loaded.fleet) } else { Err(source::count(&loaded.problems)) })
 }
 
 /// An observation that says what the manifest says, for a plan without hardware.

@@ -233,8 +233,8 @@ fn odd_scalars(chunk: yaml::Chunk<'_>, faults: &mut Vec<Fault>) {
 
 fn tags(tree: &Tree, faults: &mut Vec<Fault>) {
     faults.extend(tree.tags().map(|tag| {
-        let fault = Fault::error("tag", At::Place(tag.place), format!("the tag `{}` would not be acted on", tag.text));
-        fault.hint("write the value itself; put a text that begins with `!` in quotes")
+        let fault = Fault::error("tag", At::Place(tag.place), format!("tags such as `{}` are not taken", tag.text));
+        fault.hint("write the value itself, and a text that could be something else in quotes")
     }));
 }
 
