@@ -31,31 +31,16 @@ impl Origin {
     /// Looks into the journal, into our clone, and asks the remote.
     pub(super) async fn find(live: &Arc<Live>, ports: &Ports) -> Self {
         let Some(notes) = &ports.notes else { return Origin::Settled };
-        let known = live.ledger.journal().get(ORIGIN).await;
-        // Whatever fails from here on: what can't be read is not "nothing was written" (law 2).
+        // What can't be read is not "nothing was written" (law 2).
         live.ledger.mark_lost(true);
-        let clean = match known.as_ref().map(Option::as_deref) {
-            Ok(Some(FIRST)) => {
+        match at_hand(live, notes.as_ref()).await {
+            Known::First => {
                 live.ledger.mark_lost(false);
                 return Origin::Settled;
             }
-            Ok(Some(UNSETTLED)) => true,
-            Ok(Some(_)) => return Origin::Settled,
-            Ok(None) => match notes.traces().await {
-                Ok(false) => live.ledger.put(ORIGIN, UNSETTLED).await.inspect_err(cannot_write).is_ok(),
-                Ok(true) => return Self::settle(live, true).await,
-                Err(error) => {
-                    tracing::warn!(why = chain(&error), "can't see whether this site had a journal before; nothing is installed on claim");
-                    false
-                }
-            },
-            Err(error) => {
-                tracing::error!(error = error as &dyn std::error::Error, "the journal can't be read; nothing is installed on claim");
-                false
-            }
-        };
-        if !clean {
-            return Origin::Asked(AbortOnDropHandle::new(tokio::spawn(std::future::pending())));
+            Known::Lost => return Origin::Settled,
+            Known::New { traces: true } => return Self::settle(live, true).await,
+            Known::New { traces: false } => {}
         }
         match notes.exist().await {
             Ok(lost) => Self::settle(live, lost).await,
@@ -99,6 +84,41 @@ impl Origin {
                 Origin::Asked(AbortOnDropHandle::new(tokio::spawn(wait)))
             }
         }
+    }
+}
+
+/// What journal and clone say.
+enum Known {
+    /// The journal is the first.
+    First,
+    /// It is known to follow on one that was lost.
+    Lost,
+    /// Nobody looked before; `traces`: the clone was worked with.
+    New { traces: bool },
+}
+
+/// Looks until there is an answer. At a site's first start nothing can be done without one, and later looks would see what this
+/// controller itself left in its clone.
+async fn at_hand(live: &Live, notes: &dyn Notes) -> Known {
+    let mut pause = PAUSES.0;
+    loop {
+        let why = match live.ledger.journal().get(ORIGIN).await.as_ref().map(Option::as_deref) {
+            Ok(Some(FIRST)) => return Known::First,
+            Ok(Some(UNSETTLED)) => return Known::New { traces: false },
+            Ok(Some(_)) => return Known::Lost,
+            Ok(None) => match notes.traces().await {
+                Ok(true) => return Known::New { traces: true },
+                Ok(false) => match live.ledger.put(ORIGIN, UNSETTLED).await {
+                    Ok(()) => return Known::New { traces: false },
+                    Err(error) => chain(&error),
+                },
+                Err(error) => chain(&error),
+            },
+            Err(error) => chain(error),
+        };
+        tracing::warn!(why, again_in = ?pause, "can't see yet whether this site had a journal before; nothing is begun until that is known");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSES.1);
     }
 }
 
@@ -174,6 +194,20 @@ mod tests {
         let Origin::Asked(answer) = &restarted else { panic!("it was asked for") };
         until(|| answer.is_finished()).await;
         assert!(restarted.is_settled(&live).await && !is_lost(&live));
+    }
+
+    /// A disk that is full for a moment at the first start must not leave the question open for ever.
+    #[tokio::test]
+    async fn a_journal_that_cannot_be_written_at_the_first_start_is_tried_again() {
+        let journal = testing::Full::new();
+        journal.refuses.store(true, Ordering::SeqCst);
+        let live = Live::open(journal.clone(), Arc::new(testing::Stands::default()), testing::LIMIT).await.unwrap();
+        let (asked, later) = (notes(Some(false), false), live.clone());
+        let found = tokio::spawn(async move { find(&later, &asked).await });
+        until(|| journal.tries.load(Ordering::SeqCst) > 0).await;
+        assert!(!found.is_finished() && is_lost(&live));
+        journal.refuses.store(false, Ordering::SeqCst);
+        assert!(found.await.unwrap().is_settled(&live).await && !is_lost(&live));
     }
 
     #[tokio::test]
