@@ -28,6 +28,7 @@ struct Faults {
     loses_block: Option<u64>,
     slow: Option<Duration>,
     panics_at: Option<u64>,
+    sector: Option<u64>,
 }
 
 struct Machine {
@@ -70,6 +71,9 @@ impl Spy {
 impl Disk for Spy {
     fn size(&self) -> u64 {
         self.disk.size()
+    }
+    fn sector(&self) -> u64 {
+        self.faults.sector.unwrap_or(self.disk.sector())
     }
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.touch(offset, bytes.len() as u64)?;
@@ -459,6 +463,14 @@ async fn an_image_larger_than_the_disk_is_refused_before_or_stopped_in_time() {
     let digest = Digest::of(&zst);
     bench.image(zst, ImageFormat::RawZst, digest);
     bench.fails("disk-too-small", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_for_another_sector_size_is_refused_before_the_first_byte() {
+    let bench = Bench::new(World::default(), Faults { sector: Some(4096), ..Faults::default() });
+    let message = bench.fails("disk-sector-size", false).await;
+    assert!(message.contains("sectors of 512 bytes") && message.contains("Declare an image made for sectors of 4096 bytes"), "{message}");
+    assert_eq!(bench.events(), ["failed"], "no leave was asked for");
 }
 
 #[tokio::test(flavor = "multi_thread")]

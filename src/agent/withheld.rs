@@ -97,6 +97,10 @@ impl Disk for Withheld {
         self.disk.size()
     }
 
+    fn sector(&self) -> u64 {
+        self.disk.sector()
+    }
+
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let (head, middle) = self.cut(offset, bytes.len() as u64)?;
         let ((head, rest), tail) = (bytes.split_at(head), self.in_tail(offset));
