@@ -28,6 +28,7 @@ struct Faults {
     loses_block: Option<u64>,
     slow: Option<Duration>,
     panics_at: Option<u64>,
+    sector: Option<u64>,
 }
 
 struct Machine {
@@ -70,6 +71,9 @@ impl Spy {
 impl Disk for Spy {
     fn size(&self) -> u64 {
         self.disk.size()
+    }
+    fn sector(&self) -> u64 {
+        self.faults.sector.unwrap_or(self.disk.sector())
     }
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.touch(offset, bytes.len() as u64)?;
@@ -254,8 +258,8 @@ impl Bench {
         assert_eq!((seed.machine.as_str(), seed.call_home.as_str()), ("web-01", "http://127.0.0.1/callhome"));
         assert_eq!(seed.user_data.unwrap(), "#cloud-config\nhostname: web-01\n");
         for (block, times) in self.machine.touched.lock().unwrap().iter() {
-            // The ends are zeroed first and written last, and the seed goes over the image's place for it.
-            let again = u32::from((4..8).contains(block) || [0, DISK / MIB - 1].contains(block));
+            // The ends are zeroed first and written last, the boot sector apart, and the seed goes over the image's place for it.
+            let again = u32::from((4..8).contains(block) || [0, DISK / MIB - 1].contains(block)) + u32::from(*block == 0);
             assert_eq!(*times, 1 + again, "MiB {block} was not written once");
         }
         assert_eq!(self.events(), ["writing", "written"]);
@@ -395,6 +399,16 @@ async fn a_withdrawn_leave_stops_the_writing() {
     bench.assert_not_bootable();
 }
 
+/// Over a slow link an answer takes seconds, connection and handshake included.
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_that_is_answered_late_is_heard_and_its_answer_counts() {
+    let world = World { forbid: Mutex::new(Some("progress")), slow_progress: Some(Duration::from_millis(2500)), ..World::default() };
+    let bench = Bench::new(world, Faults { slow: Some(Duration::from_millis(600)), ..Faults::default() });
+    assert_eq!(bench.run().await, End::Halt { why: "the boot server says 409: a newer attempt exists".to_owned() });
+    assert_eq!(bench.world.events.lock().unwrap().iter().map(kind).collect::<Vec<_>>(), ["writing", "progress"]);
+    bench.assert_not_bootable();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hint_that_matches_none_or_two_writes_nothing() {
     let bench = Bench::new(World::default(), Faults::default());
@@ -459,6 +473,14 @@ async fn an_image_larger_than_the_disk_is_refused_before_or_stopped_in_time() {
     let digest = Digest::of(&zst);
     bench.image(zst, ImageFormat::RawZst, digest);
     bench.fails("disk-too-small", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_for_another_sector_size_is_refused_before_the_first_byte() {
+    let bench = Bench::new(World::default(), Faults { sector: Some(4096), ..Faults::default() });
+    let message = bench.fails("disk-sector-size", false).await;
+    assert!(message.contains("sectors of 512 bytes") && message.contains("Declare an image made for sectors of 4096 bytes"), "{message}");
+    assert_eq!(bench.events(), ["failed"], "no leave was asked for");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -250,6 +250,28 @@ async fn a_ticket_that_changes_while_a_body_arrives_gives_no_leave() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_download_is_a_sign_of_life_of_an_agent_that_writes() {
+    let site = Site::start(loopback_with_ticket()).await;
+    let token = token(&site).await;
+    let get = async |range: &str| {
+        let request = client(&site).get(site.https("/images/debian.raw")).bearer_auth(&token).header("range", range);
+        request.send().await.unwrap().bytes().await.unwrap().len()
+    };
+    say_hello(&site, &token, &hello("b1")).await;
+    assert_eq!(get("bytes=0-").await, 1_000_000);
+    assert_eq!(site.witness.progress.lock().unwrap().len(), 0, "it does not write yet");
+    assert_eq!(report(&site, &token, "b1", writing()).await, StatusCode::NO_CONTENT);
+    assert_eq!(get("bytes=400000-").await, 600_000);
+    let told = site.witness.progress.lock().unwrap().clone();
+    let first = told.first().expect("bytes go out and nobody is told");
+    assert!(first.phase == Phase::Writing && (400_001..=1_000_000).contains(&first.done) && first.total == Some(1_000_000), "{first:?}");
+    assert!(told.len() < 5, "not for each piece: {told:?}");
+    assert_eq!(report(&site, &token, "b1", written()).await, StatusCode::NO_CONTENT);
+    get("bytes=0-").await;
+    assert_eq!(*site.witness.progress.lock().unwrap(), told, "it is done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn progress_of_a_start_without_leave_is_told_so() {
     let site = Site::start(loopback_with_ticket()).await;
     let token = token(&site).await;
@@ -282,19 +304,26 @@ async fn a_hello_is_bounded_in_what_it_says_and_how_often() {
     ];
     for hello in too_much {
         assert_eq!(say(hello).await, StatusCode::BAD_REQUEST);
+        let (_, wrote, code, why) = site.witness.failed.lock().unwrap().pop().expect("nobody is told");
+        assert_eq!((wrote, code.as_str()), (false, "agent-refused"), "{why}");
     }
+    site.witness.disk_full.store(true, Ordering::SeqCst);
+    assert_eq!(say(AgentHello { uuid: Some(long()), ..hello("b1") }).await, StatusCode::SERVICE_UNAVAILABLE, "it asks again");
+    site.witness.disk_full.store(false, Ordering::SeqCst);
     let huge = AgentHello { version: "x".repeat(2 << 20), ..hello("b1") };
     let answer = client(&site).post(site.https("/agent/v1/hello")).bearer_auth(&token).json(&huge).send().await;
     assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status() == StatusCode::PAYLOAD_TOO_LARGE));
     assert_eq!(site.witness.rungs(), [Rung::LoaderFetched], "nothing of it was taken");
 
+    // A storage node: 424 disks, each by two paths.
+    assert_eq!(say(AgentHello { disks: vec![disk("/dev/sdaxy"); 848], ..hello("b0") }).await, StatusCode::OK);
     assert_eq!(say(hello("b1")).await, StatusCode::OK);
     let otherwise = AgentHello { disks: vec![disk("/dev/sda"), disk("/dev/sdb")], ..hello("b1") };
     assert_eq!(say(otherwise).await, StatusCode::CONFLICT, "one start says one thing");
-    for start in 2..=64 {
+    for start in 2..64 {
         assert_eq!(say(hello(&format!("b{start}"))).await, StatusCode::OK, "start {start}");
     }
-    assert_eq!(say(hello("b65")).await, StatusCode::CONFLICT);
+    assert_eq!(say(hello("b64")).await, StatusCode::CONFLICT);
     assert_eq!(say(hello("b1")).await, StatusCode::OK, "a retry is no start");
     assert_eq!(site.witness.rungs().iter().filter(|rung| **rung == Rung::AgentUp).count(), 64);
 }
@@ -415,9 +444,9 @@ async fn http_gives_boot_files_and_images_to_ticket_holders_and_strangers_nothin
     }
     // A stranger beside a ticket holder, in a network that we serve.
     site.server.publish(Arc::new(holder_elsewhere())).await;
-    assert_eq!(given(&site, "").await, [""; 0]);
+    assert_eq!(given(&site, "").await, ["/boot/localboot.efi"]);
     site.server.publish(Arc::new(BootTable::default())).await;
-    assert_eq!(given(&site, &token).await, [""; 0]);
+    assert_eq!(given(&site, &token).await, ["/boot/localboot.efi"]);
     let told = site.witness.refused.lock().unwrap().clone();
     let of = |machine: bool| told.iter().filter(|(named, _)| named.is_some() == machine).count();
     assert_eq!((of(true), of(false)), (1, 1), "one line for each, not for each request: {told:?}");

@@ -26,6 +26,10 @@ impl Disk for Memory {
         self.bytes.len() as u64
     }
 
+    fn sector(&self) -> u64 {
+        512
+    }
+
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         assert!(self.writable, "reading a seed writes nothing");
         self.bytes[offset as usize..][..bytes.len()].copy_from_slice(bytes);
@@ -100,10 +104,10 @@ fn read(bytes: Vec<u8>) {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let _ = gpt::parse(bytes).map(|table| table.end());
+    let _ = gpt::parse(bytes, 512).map(|table| table.end());
     read(bytes.to_vec());
     let disk = sealed(bytes);
-    let _ = gpt::parse(&disk).map(|table| table.end());
+    let _ = gpt::parse(&disk, 512).map(|table| table.end());
     read(disk);
     // A good seed, damaged: three bytes are a place in its volume and what to put there.
     let mut disk = SEEDED.clone();

@@ -16,9 +16,6 @@ use crate::{
 /// Most characters of a server's reason that are shown.
 const REASON: usize = 400;
 
-/// Longest wait for an answer to progress: it is told again within a second, so a late answer is worth nothing.
-const PROGRESS_ANSWER: Duration = Duration::from_secs(2);
-
 /// Why a request was not granted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum CallError {
@@ -82,10 +79,11 @@ impl Client {
         self.persist(|| self.post("/agent/v1/report", &report), "report", |_| async { Ok(()) }).await
     }
 
-    /// Tells progress once. Only a plain "you may not go on" (409) is worth an answer; all else is told again with the next.
+    /// Tells progress once. Only a plain "you may not go on" (409) is worth an answer; all else is told again with the next. It has the
+    /// time of any request: over a slow link, connection and handshake take seconds, and one that is given up is no sign of life.
     pub(super) async fn progress(&self, progress: Progress) -> Result<(), CallError> {
         let report = AgentReport { boot_id: self.boot_id.to_string(), event: AgentEvent::Progress(progress) };
-        match self.post("/agent/v1/report", &report).timeout(PROGRESS_ANSWER).send().await {
+        match self.post("/agent/v1/report", &report).send().await {
             Ok(response) if response.status() == StatusCode::CONFLICT => Err(denied(response).await),
             _ => Ok(()),
         }

@@ -35,6 +35,8 @@ pub mod code {
     pub const DISK_OPEN: &str = "disk-open";
     /// The image needs more room than the disk has.
     pub const DISK_TOO_SMALL: &str = "disk-too-small";
+    /// The image's partition table counts in sectors of another size than the disk's.
+    pub const DISK_SECTOR_SIZE: &str = "disk-sector-size";
     /// The disk refused a write.
     pub const DISK_WRITE: &str = "disk-write";
     /// The disk refused a read.
@@ -57,4 +59,31 @@ pub mod code {
     pub const SEED_TOO_LARGE: &str = "seed-too-large";
     /// The agent itself is broken.
     pub const AGENT: &str = "agent";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::code;
+    use crate::model::{AttemptEnd, CommitId, Digest, Fact, Generation, History, Record, Timestamp};
+
+    #[test]
+    fn what_lies_in_the_disk_or_the_image_is_not_tried_again() {
+        let (machine, attempt) = ("web-01".parse().unwrap(), "web-01#1".parse().unwrap());
+        let began = [
+            Fact::Claimed { machine, installed: None, hardware: Vec::new() },
+            Fact::Began { attempt, generation: Generation::of(Digest::of(b"image"), None, 0) },
+        ];
+        let retry = |code: &str| {
+            let reported = Fact::Reported { attempt: "web-01#1".parse().unwrap(), wrote: false, code: code.into(), why: String::new() };
+            let facts = began.iter().cloned().chain([reported]).zip(1..);
+            let records = facts.map(|(fact, seq)| Record { seq, at: Timestamp::UNIX_EPOCH, commit: CommitId([1; 20]), fact });
+            let history = History::of(&records.collect::<Vec<_>>());
+            let (_, end) = history.machines.values().next().unwrap().attempts[0].reported.clone().unwrap();
+            matches!(end, AttemptEnd::Failed { retry: true, .. })
+        };
+        for code in [code::DISK_SECTOR_SIZE, code::DISK_TOO_SMALL, code::WRONG_DIGEST, code::NO_SEED_PARTITION] {
+            assert!(!retry(code), "{code}");
+        }
+        assert!(retry(code::IMAGE_UNAVAILABLE) && retry("unheard-of"));
+    }
 }

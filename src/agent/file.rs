@@ -45,6 +45,10 @@ impl Disk for FileDisk {
         self.size
     }
 
+    fn sector(&self) -> u64 {
+        512
+    }
+
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.check(offset, bytes.len() as u64)?;
         self.file.write_all_at(bytes, offset)

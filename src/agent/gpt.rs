@@ -44,14 +44,15 @@ impl Table {
     }
 }
 
-/// The table in the first bytes of a disk: 1 MiB holds any that is made in practice. `None` when there is none, or its checksums or
-/// bounds are wrong.
-pub fn parse(head: &[u8]) -> Option<Table> {
-    SECTOR_SIZES.into_iter().find_map(|sector| parse_at(head, sector))
+/// The table in the first bytes of a disk with logical sectors of `sector` bytes: 1 MiB holds any that is made in practice. When there
+/// is none for that size, one for another: an image may hold both. `None` when there is none at all, or its checksums or bounds are wrong.
+pub fn parse(head: &[u8], sector: u64) -> Option<Table> {
+    std::iter::once(sector).chain(SECTOR_SIZES).find_map(|sector| parse_at(head, sector))
 }
 
 fn parse_at(head: &[u8], sector: u64) -> Option<Table> {
-    let header = head.get(sector as usize..2 * sector as usize)?;
+    let at = usize::try_from(sector).ok()?;
+    let header = head.get(at..at.checked_mul(2)?)?;
     let size = u32_at(header, 12)? as usize;
     if &header[..8] != b"EFI PART" || !(92..=header.len()).contains(&size) || u64_at(header, 24)? != 1 {
         return None;
@@ -102,6 +103,12 @@ pub(super) mod tests {
     /// A disk's first MiB with a table of `(name, first, last)` in sectors.
     pub(in crate::agent) fn head(sector: usize, partitions: &[(&str, u64, u64)]) -> Vec<u8> {
         let mut head = vec![0; 1 << 20];
+        put(&mut head, sector, 2, partitions);
+        head
+    }
+
+    /// Puts a table whose entries begin at the sector `at`.
+    fn put(head: &mut [u8], sector: usize, at: usize, partitions: &[(&str, u64, u64)]) {
         let mut entries = vec![0; 128 * 128];
         for (entry, (name, first, last)) in entries.chunks_exact_mut(128).zip(partitions) {
             entry[..16].fill(7);
@@ -117,28 +124,38 @@ pub(super) mod tests {
         header[8..12].copy_from_slice(&0x0001_0000u32.to_le_bytes());
         header[12..16].copy_from_slice(&92u32.to_le_bytes());
         header[24..32].copy_from_slice(&1u64.to_le_bytes());
-        header[72..80].copy_from_slice(&2u64.to_le_bytes());
+        header[72..80].copy_from_slice(&(at as u64).to_le_bytes());
         header[80..84].copy_from_slice(&128u32.to_le_bytes());
         header[84..88].copy_from_slice(&128u32.to_le_bytes());
         header[88..92].copy_from_slice(&crc32fast::hash(&entries).to_le_bytes());
         let crc = crc32fast::hash(&header);
         header[16..20].copy_from_slice(&crc.to_le_bytes());
         head[sector..sector + 92].copy_from_slice(&header);
-        head[2 * sector..2 * sector + entries.len()].copy_from_slice(&entries);
-        head
+        head[at * sector..at * sector + entries.len()].copy_from_slice(&entries);
+    }
+
+    #[test]
+    fn of_two_tables_the_one_for_the_disk_counts() {
+        let mut both = head(4096, &[("CIDATA", 64, 127)]);
+        put(&mut both, 512, 128, &[("CIDATA", 512, 1023)]);
+        for sector in [512, 4096] {
+            assert_eq!(parse(&both, sector).map(|table| table.sector), Some(sector));
+        }
     }
 
     #[test]
     fn a_partition_is_found_by_its_name() {
         for sector in [512, 4096] {
-            let table = parse(&head(sector, &[("EFI system", 64, 127), ("CIDATA", 128, 255)])).unwrap();
+            let head = head(sector, &[("EFI system", 64, 127), ("CIDATA", 128, 255)]);
+            let table = parse(&head, 512).unwrap();
             assert_eq!(table.sector, sector as u64);
+            assert_eq!(parse(&head, 4096).as_ref(), Some(&table));
             let found = table.named("CIDATA").unwrap();
             assert_eq!((found.number, found.start, found.length), (2, 128 * sector as u64, 128 * sector as u64));
             assert_eq!(table.named("root"), None);
             assert_eq!(table.end(), 256 * sector as u64);
         }
-        let twice = parse(&head(512, &[("CIDATA", 64, 127), ("CIDATA", 128, 255)])).unwrap();
+        let twice = parse(&head(512, &[("CIDATA", 64, 127), ("CIDATA", 128, 255)]), 512).unwrap();
         assert_eq!(twice.named("CIDATA"), None, "which of the two is meant is not known");
     }
 
@@ -148,12 +165,12 @@ pub(super) mod tests {
         for at in [512, 512 + 16, 512 + 24, 512 + 72, 1024, 1024 + 33, 1024 + 128 * 128 - 1] {
             let mut bad = good.clone();
             bad[at] ^= 1;
-            assert_eq!(parse(&bad), None, "byte {at}");
+            assert_eq!(parse(&bad, 512), None, "byte {at}");
         }
-        assert_eq!(parse(&good[..4096]), None);
-        assert_eq!(parse(&[]), None);
-        assert_eq!(parse(&head(512, &[("backwards", 127, 64)])), None);
-        assert_eq!(parse(&head(512, &[("beyond", 1, u64::MAX)])), None);
+        assert_eq!(parse(&good[..4096], 512), None);
+        assert_eq!(parse(&[], 512), None);
+        assert_eq!(parse(&head(512, &[("backwards", 127, 64)]), 512), None);
+        assert_eq!(parse(&head(512, &[("beyond", 1, u64::MAX)]), 512), None);
     }
 
     proptest! {
@@ -169,7 +186,7 @@ pub(super) mod tests {
                 let crc = crc32fast::hash(&bytes[512..512 + size.min(512)]);
                 bytes[528..532].copy_from_slice(&crc.to_le_bytes());
             }
-            let _ = parse(&bytes);
+            let _ = parse(&bytes, 512);
         }
     }
 }

@@ -49,6 +49,9 @@ pub trait Disk: Send {
     /// Size in bytes.
     fn size(&self) -> u64;
 
+    /// Size of a logical sector in bytes: the unit that a partition table on this disk counts in.
+    fn sector(&self) -> u64;
+
     /// Writes all of `bytes` at `offset`.
     ///
     /// # Errors

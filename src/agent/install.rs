@@ -121,14 +121,14 @@ async fn attempt(
     let image = &order.install.image;
     let download = Download::open(client, &image.url).await?;
     let opened = open(host, &disk).await?;
-    let size = opened.size();
+    let (size, sector) = (opened.size(), opened.sector());
     let raw_length = download.length().filter(|_| image.format == ImageFormat::Raw);
     let known = image.size.max(raw_length).unwrap_or(0);
     require_room(known, size)?;
 
     let file_length = download.length().unwrap_or(0);
     let allow = async |first: Vec<u8>| {
-        inspect(&first, size, order.install.user_data.is_some())?;
+        inspect(&first, size, sector, order.install.user_data.is_some())?;
         require_same(host, order, &disk).await?;
         client.say(&format!("writing to {} ({size} bytes)", disk.name));
         client.report(AgentEvent::Writing { disk: disk.clone() }).await?;
@@ -177,8 +177,15 @@ fn require_room(needed: u64, size: u64) -> Result<(), Failure> {
 }
 
 /// What the image's own partition table says before anything is written.
-fn inspect(first: &[u8], size: u64, user_data: bool) -> Result<(), Failure> {
-    let table = gpt::parse(first);
+fn inspect(first: &[u8], size: u64, sector: u64, user_data: bool) -> Result<(), Failure> {
+    let table = gpt::parse(first, sector);
+    if let Some(other) = table.as_ref().map(|table| table.sector).filter(|made_for| *made_for != sector) {
+        let text = format!(
+            "the image is made for disks with sectors of {other} bytes, this one has sectors of {sector}: nothing would start from it; \
+             nothing was written. Declare an image made for sectors of {sector} bytes, or format the disk to {other} if it can be"
+        );
+        return Err(Failure::new(code::DISK_SECTOR_SIZE, text));
+    }
     require_room(table.as_ref().map_or(0, gpt::Table::end), size)?;
     require_place(table.as_ref().is_some_and(|table| table.named(CIDATA).is_some()), user_data)
 }
@@ -273,4 +280,22 @@ async fn finish(mut written: Written, order: &Order, watch: &Arc<Watch>) -> Resu
         if watch.stopped() { Ok(()) } else { written.disk.reveal() }
     })
     .await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::gpt::tests::head, *};
+
+    #[test]
+    fn an_image_made_for_another_sector_size_is_refused() {
+        for (image, disk) in [(512, 4096), (4096, 512)] {
+            let first = head(image, &[(CIDATA, 64, 127)]);
+            assert_eq!(inspect(&first, 1 << 30, image as u64, true), Ok(()));
+            let refused = inspect(&first, 1 << 30, disk, true).unwrap_err();
+            assert_eq!(refused.code, code::DISK_SECTOR_SIZE);
+            assert!(refused.message.contains(&format!("an image made for sectors of {disk} bytes")), "{refused}");
+        }
+        // Without a table there is nothing that counts in sectors.
+        assert_eq!(inspect(&[9; 4096], 1 << 30, 4096, false), Ok(()));
+    }
 }

@@ -58,8 +58,9 @@ impl Seed {
         ]
     }
 
-    /// A FAT volume of at most `room` bytes that holds the files.
-    fn volume(&self, room: u64) -> Result<Vec<u8>, Failure> {
+    /// A FAT volume of at most `room` bytes that holds the files, for a disk with sectors of `sector` bytes: Linux mounts none whose
+    /// sectors are smaller than the disk's.
+    fn volume(&self, room: u64, sector: u64) -> Result<Vec<u8>, Failure> {
         let files = self.files();
         let content: u64 = files.iter().map(|(_, text)| text.len() as u64).sum();
         let size = room.min(VOLUME.max(content + content / 4 + OVERHEAD)) / 4096 * 4096;
@@ -71,13 +72,13 @@ impl Seed {
             return Err(too_large("it is larger".to_owned()));
         }
         let mut volume = Cursor::new(vec![0; usize::try_from(size).map_err(|error| too_large(error.to_string()))?]);
-        fill(&mut volume, &files).map_err(|error| too_large(error.to_string()))?;
+        fill(&mut volume, &files, sector.clamp(512, 4096) as u16).map_err(|error| too_large(error.to_string()))?;
         Ok(volume.into_inner())
     }
 }
 
-fn fill(volume: &mut Cursor<Vec<u8>>, files: &[(&str, String)]) -> io::Result<()> {
-    let options = FormatVolumeOptions::new().volume_label(*b"CIDATA     ").volume_id(0x5157_5244);
+fn fill(volume: &mut Cursor<Vec<u8>>, files: &[(&str, String)], sector: u16) -> io::Result<()> {
+    let options = FormatVolumeOptions::new().bytes_per_sector(sector).volume_label(*b"CIDATA     ").volume_id(0x5157_5244);
     fatfs::format_volume(&mut *volume, options)?;
     volume.set_position(0);
     let system = FileSystem::new(volume, FsOptions::new())?;
@@ -100,7 +101,7 @@ pub fn write_seed(disk: &mut dyn Disk, seed: &Seed) -> Result<(), Failure> {
     let Some((start, room)) = place(disk).map_err(|error| unreadable(0, &error))? else {
         return require_place(false, seed.user_data.is_some());
     };
-    let volume = seed.volume(room)?;
+    let volume = seed.volume(room, disk.sector())?;
     let failed = |error| Failure::new(code::DISK_WRITE, format!("the seed can't be written at byte {start}: {error}"));
     disk.write_at(start, &volume).map_err(failed)?;
     sync(disk)?;
@@ -144,7 +145,7 @@ fn place(disk: &mut dyn Disk) -> io::Result<Option<(u64, u64)>> {
     let size = disk.size();
     let mut head = vec![0; (BLOCK as u64).min(size) as usize];
     disk.read_at(0, &mut head)?;
-    let table = gpt::parse(&head);
+    let table = gpt::parse(&head, disk.sector());
     let partition = table.as_ref().and_then(|table| table.named(CIDATA)).filter(|found| found.start + found.length <= size);
     Ok(partition.map(|partition| (partition.start, partition.length)))
 }
@@ -199,7 +200,19 @@ mod tests {
 
     #[test]
     fn a_seed_is_the_same_each_time() {
-        assert_eq!(seed(None).volume(1 << 22).unwrap(), seed(None).volume(1 << 22).unwrap());
+        assert_eq!(seed(None).volume(1 << 22, 512).unwrap(), seed(None).volume(1 << 22, 512).unwrap());
+    }
+
+    #[test]
+    fn the_volume_counts_in_the_sectors_of_its_disk() {
+        for sector in [512u16, 4096] {
+            let folder = tempfile::tempdir().unwrap();
+            let (mut disk, seed) = (disk(&folder, &[(CIDATA, 2048, 2048 + 8191)]), seed(Some("#cloud-config\n")));
+            let volume = seed.volume(4 << 20, sector.into()).unwrap();
+            assert_eq!(volume[11..13], sector.to_le_bytes());
+            disk.write_at(1 << 20, &volume).unwrap();
+            assert_eq!(read_seed(&mut disk), Some(seed), "{sector}");
+        }
     }
 
     #[test]

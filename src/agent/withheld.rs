@@ -15,6 +15,9 @@ use super::{
 /// Length of each end. GRUB's first stages lie before the first partition, at 1 MiB; the backup table takes 33 sectors.
 const END: u64 = 1 << 20;
 
+/// What of the head comes last of all: the boot sector, which firmware looks at first, in the largest sector that disks have.
+const BOOT: usize = 4096;
+
 /// A disk with its ends in RAM. Reads and writes what will be there.
 pub(super) struct Withheld {
     disk: Box<dyn Disk>,
@@ -35,12 +38,13 @@ impl Withheld {
         Ok(withheld)
     }
 
-    /// Puts the ends on the medium, the head last, and reads them back. If that fails they are zeroed again, as far as the disk lets.
+    /// Puts the ends on the medium, the boot sector last and when all else is there, and reads them back. If that fails they are zeroed
+    /// again, as far as the disk lets.
     ///
     /// # Errors
     /// `disk-write`, `disk-read`, `verify-failed`.
     pub(super) fn reveal(&mut self) -> Result<(), Failure> {
-        let revealed = self.put(false).and_then(|()| self.put(true));
+        let revealed = self.put_ends();
         if revealed.is_err() {
             // The first failure is the one to tell.
             let _ = self.conceal();
@@ -48,18 +52,12 @@ impl Withheld {
         revealed
     }
 
-    fn put(&mut self, head: bool) -> Result<(), Failure> {
-        let (at, end) = if head { (0, &self.head) } else { (self.middle().end, &self.tail) };
-        if end.is_empty() {
-            return Ok(());
-        }
-        self.disk.write_at(at, end).map_err(|error| refused("write", at, end.len() as u64, &error))?;
-        sync(self.disk.as_mut())?;
-        let mut back = vec![0; end.len()];
-        self.disk.read_at(at, &mut back).map_err(|error| unreadable(at, &error))?;
-        if back != *end {
-            let text = format!("the disk does not hold the {} bytes that were written at byte {at}", end.len());
-            return Err(Failure::new(code::VERIFY_FAILED, text));
+    fn put_ends(&mut self) -> Result<(), Failure> {
+        let tail_at = self.middle().end;
+        let (boot, rest) = self.head.split_at(BOOT.min(self.head.len()));
+        // A disk may keep any part of one request when its power goes.
+        for (at, bytes) in [(tail_at, &self.tail[..]), (boot.len() as u64, rest), (0, boot)] {
+            put(self.disk.as_mut(), at, bytes)?;
         }
         Ok(())
     }
@@ -92,9 +90,29 @@ impl Withheld {
     }
 }
 
+/// Writes to the medium and reads back.
+fn put(disk: &mut dyn Disk, at: u64, bytes: &[u8]) -> Result<(), Failure> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    disk.write_at(at, bytes).map_err(|error| refused("write", at, bytes.len() as u64, &error))?;
+    sync(disk)?;
+    let mut back = vec![0; bytes.len()];
+    disk.read_at(at, &mut back).map_err(|error| unreadable(at, &error))?;
+    if back != bytes {
+        let text = format!("the disk does not hold the {} bytes that were written at byte {at}", bytes.len());
+        return Err(Failure::new(code::VERIFY_FAILED, text));
+    }
+    Ok(())
+}
+
 impl Disk for Withheld {
     fn size(&self) -> u64 {
         self.disk.size()
+    }
+
+    fn sector(&self) -> u64 {
+        self.disk.sector()
     }
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -152,6 +170,8 @@ impl Disk for Withheld {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use proptest::prelude::*;
 
     use super::{super::FileDisk, *};
@@ -159,6 +179,52 @@ mod tests {
     fn disk(folder: &tempfile::TempDir, size: u64) -> Box<dyn Disk> {
         std::fs::write(folder.path().join("disk"), vec![0xEE; size as usize]).unwrap();
         Box::new(FileDisk::open_or_create(&folder.path().join("disk"), size).unwrap())
+    }
+
+    /// Takes note of each write, and of each sync as an empty one.
+    struct Noted {
+        disk: Box<dyn Disk>,
+        writes: Arc<Mutex<Vec<Range<u64>>>>,
+    }
+
+    impl Disk for Noted {
+        fn size(&self) -> u64 {
+            self.disk.size()
+        }
+        fn sector(&self) -> u64 {
+            self.disk.sector()
+        }
+        fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+            self.writes.lock().unwrap().push(offset..offset + bytes.len() as u64);
+            self.disk.write_at(offset, bytes)
+        }
+        fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+            self.disk.read_at(offset, buf)
+        }
+        fn zero(&mut self, offset: u64, len: u64) -> io::Result<()> {
+            self.disk.zero(offset, len)
+        }
+        fn sync(&mut self) -> io::Result<()> {
+            self.writes.lock().unwrap().push(0..0);
+            self.disk.sync()
+        }
+    }
+
+    /// A request that is cut off by a power cut may leave its first bytes on the medium and not its last.
+    #[test]
+    fn the_boot_sector_is_written_when_all_else_is_on_the_medium() {
+        for (size, expected) in [
+            (4096, vec![0..4096, 0..0]),
+            (END, vec![4096..END, 0..0, 0..4096, 0..0]),
+            (3 * END, vec![2 * END..3 * END, 0..0, 4096..END, 0..0, 0..4096, 0..0]),
+        ] {
+            let (folder, writes) = (tempfile::tempdir().unwrap(), Arc::default());
+            let noted = Noted { disk: disk(&folder, size), writes: Arc::clone(&writes) };
+            let mut withheld = Withheld::begin(Box::new(noted)).unwrap();
+            writes.lock().unwrap().clear();
+            withheld.reveal().unwrap();
+            assert_eq!(*writes.lock().unwrap(), expected);
+        }
     }
 
     #[derive(Debug, Clone)]

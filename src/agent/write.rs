@@ -265,6 +265,9 @@ mod tests {
         fn size(&self) -> u64 {
             1 << 30
         }
+        fn sector(&self) -> u64 {
+            512
+        }
         fn write_at(&mut self, _: u64, _: &[u8]) -> io::Result<()> {
             unreachable!("nothing but zeros is written before the stop")
         }

@@ -4,20 +4,21 @@
 //! in a DHCP answer, which all on the wire can read. Relays pass on DHCP alone; the file itself is asked for by the machine,
 //! from the address that it was given. An address translation between machine and boot server is not supported. Where another
 //! server gives out the addresses, a machine may be at any of its network. Boot files hold no secret; the token that does
-//! something is in the script, and images are given for it alone.
+//! something is in the script, and images are given for it alone. What starts a UEFI machine's disk is given to all by HTTP: our
+//! script sends whoever has no ticket there, also from an address that is not the machine's own.
 
 use std::net::IpAddr;
 
 use super::{dhcp::answer::open_ticket, files, state::Published};
-use crate::model::{BootTable, DhcpMode, MachineName, Reservation, Timestamp};
+use crate::model::{MachineName, Reservation, Timestamp};
 
 /// Why a client gets no boot file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal<'a> {
     /// No machine that boots from the network is declared to be at its address.
     Stranger,
-    /// The machine at its address may be installed by no open ticket, and boots from disk.
-    NoTicket(&'a MachineName),
+    /// The machine at its address may be installed by no open ticket, and boots from disk. `None`: it may be any of its network.
+    NoTicket(Option<&'a MachineName>),
 }
 
 impl Refusal<'_> {
@@ -29,11 +30,11 @@ impl Refusal<'_> {
         }
     }
 
-    /// The machine, if one is declared there.
+    /// The machine, if it is known which is declared there.
     pub fn machine(&self) -> Option<&MachineName> {
         match self {
             Refusal::Stranger => None,
-            Refusal::NoTicket(machine) => Some(machine),
+            Refusal::NoTicket(machine) => *machine,
         }
     }
 }
@@ -50,19 +51,11 @@ pub fn admit<'a>(published: &'a Published, client: IpAddr, file: &str, now: Time
     if holders.any(|mac| table.reservations.get(mac).as_ref().is_some_and(is_there)) {
         return Ok(());
     }
-    let declared = published.reservation(client).filter(is_there);
-    // All reservations are looked through only for those who could be one of them: strangers can ask often.
-    let anywhere = || if is_proxied(table, client) { table.reservations.values().find(is_there) } else { None };
-    match declared.or_else(anywhere) {
-        None => Err(Refusal::Stranger),
-        Some(reservation) if files::INSTALL.contains(&file) => Err(Refusal::NoTicket(&reservation.machine)),
-        Some(_) => Ok(()),
+    let declared = published.reservation(client).filter(is_there).map(|reservation| &reservation.machine);
+    if declared.is_none() && !published.may_be_any(client) {
+        return Err(Refusal::Stranger);
     }
-}
-
-fn is_proxied(table: &BootTable, client: IpAddr) -> bool {
-    let IpAddr::V4(address) = client.to_canonical() else { return false };
-    table.networks.values().any(|network| network.dhcp == DhcpMode::Proxy && network.subnet.contains(&address))
+    if files::INSTALL.contains(&file) { Err(Refusal::NoTicket(declared)) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -72,7 +65,7 @@ mod tests {
     use super::*;
     use crate::{
         boot::testing::{self, ADDRESS, MAC, PROXIED},
-        model::{Digest, Evidence},
+        model::{BootTable, DhcpMode, Digest, Evidence},
     };
 
     const FILES: [&str; 6] = [files::UNDIONLY, files::SNPONLY, files::IPXE_EFI, files::LOCALBOOT, files::KERNEL, files::INITRAMFS];
@@ -120,5 +113,24 @@ mod tests {
             table.tickets.insert(PROXIED, ticket);
         });
         assert_eq!(had(holds, there), FILES);
+    }
+
+    #[test]
+    fn a_refusal_names_a_machine_only_where_it_is_known_which_one_asked() {
+        let refused = |table: BootTable, address: [u8; 4]| {
+            let published = Published::new(Arc::new(table));
+            let refusal = admit(&published, address.into(), files::KERNEL, testing::now()).unwrap_err();
+            (matches!(refusal, Refusal::NoTicket(_)), refusal.machine().map(ToString::to_string))
+        };
+        assert_eq!(refused(testing::table(), ADDRESS.octets()), (true, Some("web-01".to_owned())));
+        assert_eq!(refused(testing::table(), [10, 0, 5, 77]), (true, None), "any machine of the network, or none");
+        // Its address is known although another server gives it out.
+        let mut table = testing::table();
+        table.reservations.get_mut(&PROXIED).unwrap().address = Some([10, 0, 5, 78].into());
+        assert_eq!(refused(table, [10, 0, 5, 78]), (true, Some("db-01".to_owned())));
+        // Nothing boots from the network there.
+        let mut table = testing::table();
+        table.reservations.get_mut(&PROXIED).unwrap().boot = false;
+        assert_eq!(refused(table, [10, 0, 5, 77]), (false, None));
     }
 }

@@ -5,12 +5,13 @@
 //! database. What HTTP tells a machine or its agent also follows from what was journaled since the table was made.
 //!
 //! Who gets what (law 9): a machine with an open ticket gets all that installs it; a declared one without gets an address and
-//! what starts its disk; others get no DHCP answer, no file, and a script that goes on to the disk.
+//! what starts its disk; others get no DHCP answer, and by HTTP a script that goes on to the disk and the loader that does so.
 //!
 //! | what | over | to whom |
 //! |---|---|---|
 //! | address and name of a boot file | DHCP | the MAC of a reservation, on the network that it declares |
 //! | loaders, kernel, initramfs | TFTP (loaders alone), HTTP | the address of a reservation (`admission.rs`) |
+//! | `localboot.efi` | HTTP | all |
 //! | script with the agent's token | HTTP | the address of the ticket's reservation |
 //! | orders and images | HTTPS | the bearer of the token |
 //! | 204 for a call-home | HTTP | the bearer of the token in its URL |

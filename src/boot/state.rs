@@ -8,7 +8,10 @@ use std::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
+
+use ipnet::Ipv4Net;
 
 use super::{
     Config,
@@ -18,7 +21,7 @@ use super::{
     tokens::Tokens,
 };
 use crate::{
-    model::{AttemptId, BootTable, DhcpMode, Evidence, Mac, MachineName, Reservation, Rung, Ticket},
+    model::{AttemptId, BootTable, DhcpMode, Evidence, Mac, MachineName, NetworkName, Progress, Reservation, Rung, Ticket},
     ports::{Witness, WitnessError},
 };
 
@@ -26,24 +29,39 @@ use crate::{
 /// two agents can't both be given leave to write.
 pub type Since = Arc<tokio::sync::Mutex<Vec<Evidence>>>;
 
+/// An agent that was not heard for so long may have a link that its download fills: it tells progress each second.
+const SILENT: Duration = Duration::from_secs(2);
+
 /// A table, and what is looked up in it by address.
 pub struct Published {
     /// The table.
     pub table: Arc<BootTable>,
     by_address: HashMap<Ipv4Addr, Mac>,
+    /// Networks of machines that boot from the network, where another server gives out the addresses.
+    proxied: Vec<Ipv4Net>,
 }
 
 impl Published {
     pub(super) fn new(table: Arc<BootTable>) -> Self {
         let address = |reservation: &Reservation| reservation.address.map(|address| (address, reservation.mac));
         let by_address = table.reservations.values().filter_map(address).collect();
-        Self { table, by_address }
+        let booting = table.reservations.values().filter(|reservation| reservation.boot);
+        let booted: HashSet<&NetworkName> = booting.filter_map(|reservation| reservation.network.as_ref()).collect();
+        let proxied = table.networks.iter().filter(|(name, network)| network.dhcp == DhcpMode::Proxy && booted.contains(name));
+        let proxied = proxied.map(|(_, network)| network.subnet).collect();
+        Self { table, by_address, proxied }
     }
 
     /// The interface that `address` is reserved for.
     pub fn reservation(&self, address: IpAddr) -> Option<&Reservation> {
         let IpAddr::V4(address) = address.to_canonical() else { return None };
         self.table.reservations.get(self.by_address.get(&address)?)
+    }
+
+    /// Whether a client at `address` may be one of several machines that boot from the network: another server gives out the addresses there.
+    pub fn may_be_any(&self, address: IpAddr) -> bool {
+        let IpAddr::V4(address) = address.to_canonical() else { return false };
+        self.proxied.iter().any(|subnet| subnet.contains(&address))
     }
 
     /// Whether a client at `address` may be the owner of `reservation`: it has the reserved address, or another server gives
@@ -74,6 +92,7 @@ pub struct State {
     ready: AtomicBool,
     since: Mutex<BTreeMap<AttemptId, Since>>,
     told: Mutex<HashSet<(AttemptId, Rung)>>,
+    heard: Mutex<HashMap<AttemptId, Instant>>,
     /// What was logged lately of what anyone on the network can cause.
     pub lines: Lines,
 }
@@ -91,6 +110,7 @@ impl State {
             ready: AtomicBool::new(false),
             since: Mutex::default(),
             told: Mutex::default(),
+            heard: Mutex::default(),
             lines: Lines::default(),
         }
     }
@@ -111,6 +131,7 @@ impl State {
         let open: HashSet<AttemptId> = table.tickets.values().map(|ticket| ticket.attempt.clone()).collect();
         lock(&self.since).retain(|attempt, _| open.contains(attempt));
         lock(&self.told).retain(|(attempt, _)| open.contains(attempt));
+        lock(&self.heard).retain(|attempt, _| open.contains(attempt));
         *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Published::new(table));
         self.ready.store(true, Ordering::Release);
     }
@@ -141,6 +162,26 @@ impl State {
             since.push(evidence);
         }
         Ok(())
+    }
+
+    /// Tells the witness how far an install is, which is a sign of life.
+    pub fn progress(&self, attempt: &AttemptId, progress: Progress, now: Instant) {
+        lock(&self.heard).insert(attempt.clone(), now);
+        self.witness.progress(attempt, progress);
+    }
+
+    /// Takes note that bytes of an image go out to the agent of `attempt`: a sign of life as well, if it writes and does not tell so itself.
+    pub fn downloads(&self, attempt: &AttemptId, progress: Progress, now: Instant) {
+        if lock(&self.heard).get(attempt).is_some_and(|heard| now.duration_since(*heard) < SILENT) {
+            return;
+        }
+        let since = self.since(attempt);
+        // Where its word is just being taken, it is alive anyway.
+        let Ok(since) = since.try_lock() else { return };
+        let is_writing = |ticket: Ticket| ticket.reached(Rung::Writing) && !ticket.reached(Rung::Written);
+        if self.ticket(attempt, &since).is_ok_and(is_writing) {
+            self.progress(attempt, progress, now);
+        }
     }
 
     /// Takes note that a client fetched a boot file. Only fetches that say something about an attempt are told on.

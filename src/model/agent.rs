@@ -34,8 +34,9 @@ pub struct AgentHello {
 }
 
 impl AgentHello {
-    /// Most disks, and most interfaces. Shelves with two paths to each of their disks stay below it.
-    pub const MOST: usize = 512;
+    /// Most disks, and most interfaces. A storage node has a thousand: shelves of a hundred disks, with two paths to each. Most bodies of
+    /// that many are stopped by their size before.
+    pub const MOST: usize = 4096;
     /// Longest text of a field in bytes. SMBIOS and SCSI texts are some dozens.
     pub const LONGEST: usize = 256;
 

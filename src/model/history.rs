@@ -183,9 +183,8 @@ pub struct Attempt {
 fn retry_may_help(code: &str, wrote: bool) -> bool {
     match code {
         "disk-write" | "disk-read" | "disk-open" | "disk-list" | "verify-failed" | "wrong-digest" | "image-corrupt" | "no-disk-matches"
-        | "two-disks-match" | "disk-kept" | "disk-too-small" | "identity" | "agent-refused" | "no-seed-partition" | "seed-too-large" => {
-            false
-        }
+        | "two-disks-match" | "disk-kept" | "disk-too-small" | "disk-sector-size" | "identity" | "agent-refused" | "no-seed-partition"
+        | "seed-too-large" => false,
         "image-unavailable" | "image-changed" | "network" | "stream" | "timeout" | "restarted-while-writing" => true,
         _ => !wrote,
     }

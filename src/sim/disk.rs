@@ -230,6 +230,10 @@ impl agent::Disk for OpenDisk {
         self.disk.config.size
     }
 
+    fn sector(&self) -> u64 {
+        512
+    }
+
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.begin_write(offset, bytes.len() as u64)?;
         self.file.write_all_at(bytes, offset)

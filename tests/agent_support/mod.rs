@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use axum::{
@@ -37,6 +38,8 @@ pub struct World {
     pub unready: AtomicU32,
     /// Reports of this kind are answered 409.
     pub forbid: Mutex<Option<&'static str>>,
+    /// Progress is taken and answered only after so long.
+    pub slow_progress: Option<Duration>,
     /// Without ETag and ranges, as simple servers are.
     pub plain: bool,
     /// The image is changed to this after its first answer.
@@ -111,6 +114,9 @@ async fn report(State(world): State<Arc<World>>, headers: HeaderMap, Json(report
         return refusal;
     }
     let kind = kind(&report.event);
+    if let Some(slow) = world.slow_progress.filter(|_| kind == "progress") {
+        tokio::time::sleep(slow).await;
+    }
     world.events.lock().unwrap().push(report.event);
     if *world.forbid.lock().unwrap() == Some(kind) {
         return (StatusCode::CONFLICT, "a newer attempt exists").into_response();

@@ -81,6 +81,10 @@ impl Disk for BlockDisk {
         self.size
     }
 
+    fn sector(&self) -> u64 {
+        self.sector
+    }
+
     fn write_at(&mut self, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
         self.check(offset, bytes.len() as u64)?;
         while !bytes.is_empty() {

@@ -61,7 +61,7 @@ impl Host for Linux {
         let mut opened = BlockDisk::open(&disk.name)?;
         let mut head = vec![0; 1 << 20];
         opened.read_at(0, &mut head)?;
-        let table = gpt::parse(&head).ok_or_else(|| io::Error::other("the disk has no GPT"))?;
+        let table = gpt::parse(&head, opened.sector()).ok_or_else(|| io::Error::other("the disk has no GPT"))?;
         efi::boot_next(&efi::Variables::default(), &table)
     }
 

@@ -1,7 +1,7 @@
 //! The agent's protocol ([`crate::model::AgentHello`] has its table). Each answer that lets the agent go on is given only
 //! after what it rests on is journaled.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Extension, Json, Router,
@@ -48,9 +48,21 @@ async fn hello(Shared(state): Shared<Arc<State>>, Extension(peer): Extension<Pee
     };
     if let Some(why) = hello.excess() {
         tracing::warn!(%attempt, why, "agent's hello refused");
-        return text(StatusCode::BAD_REQUEST, why);
+        // It gives up at a 400: whoever waits for it must know why.
+        return match fail(&state, &attempt, &why).await {
+            Ok(()) => text(StatusCode::BAD_REQUEST, why),
+            Err(error) => not_taken(&error),
+        };
     }
     answered(&attempt, command(&state, &attempt, hello).await.map(|taken| taken.map(Json)))
+}
+
+/// Fails an attempt whose agent says what can't be taken.
+async fn fail(state: &State, attempt: &AttemptId, why: &str) -> Result<(), WitnessError> {
+    let since = state.since(attempt);
+    let since = since.lock().await;
+    let wrote = state.ticket(attempt, &since)?.reached(Rung::Writing);
+    state.witness.failed(attempt, wrote, "agent-refused", why).await
 }
 
 /// What to do; the inner error is why the agent must do nothing, where not even that can be taken note of.
@@ -145,7 +157,7 @@ async fn take(state: &State, attempt: &AttemptId, report: AgentReport) -> Result
     let ticket = state.ticket(attempt, &since)?;
     let evidence = match report.event {
         AgentEvent::Progress(progress) => {
-            return Ok(is_writer(&ticket, &report.boot_id).map(|()| state.witness.progress(attempt, progress)));
+            return Ok(is_writer(&ticket, &report.boot_id).map(|()| state.progress(attempt, progress, Instant::now())));
         }
         AgentEvent::Writing { disk } => may_write(&ticket, &report.boot_id, disk, Timestamp::now()),
         AgentEvent::Written { digest, bytes } => was_written(&ticket, &report.boot_id, digest, bytes),
