@@ -76,6 +76,7 @@ fn an_upgrade_reimages_nothing() {
         history: &history,
         former: None,
         alive: &alive,
+        brake: &Brake::default(),
         deadlines,
         now,
     };

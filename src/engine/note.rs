@@ -97,6 +97,12 @@ fn exceptions(status: &Status, most: usize) -> String {
     if let Some(problem) = &status.journal_problem {
         let _ = writeln!(text, "\n{}", fit(&format!("Nothing is done: {problem}")));
     }
+    if let Some(why) = &status.brake.unreadable {
+        let _ = writeln!(text, "\n{}", fit(&format!("Everything is held: {why}")));
+    }
+    for hold in &status.brake.holds {
+        let _ = writeln!(text, "\n{}", fit(&format!("Hold: {hold}")));
+    }
     if !all.is_empty() {
         text.push('\n');
     }

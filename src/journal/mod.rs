@@ -5,6 +5,7 @@
 //!
 //! **Non-goals.** No decision and no fold over facts: that is `model::History`. No deletion: triggers refuse it.
 
+mod brake;
 mod failure;
 mod lock;
 mod reader;
@@ -12,6 +13,7 @@ mod schema;
 mod sqlite;
 mod writer;
 
+pub use brake::{BrakeError, BrakeFile};
 pub use failure::OpenError;
 pub use reader::JournalReader;
 pub use sqlite::SqliteJournal;
