@@ -142,7 +142,7 @@ fn list(config: &Config, json: bool) -> anyhow::Result<Done> {
 }
 
 /// Who this is, for people. Whoever may write the state folder may say anything here.
-fn user() -> String {
+pub(super) fn user() -> String {
     let variable = |name: &str| std::env::var(name).ok().map(|name| plain(&name)).filter(|name| !name.is_empty());
     let uid = || std::fs::metadata("/proc/self").map_or_else(|_| "somebody".to_owned(), |own| format!("user {}", own.uid()));
     variable("SUDO_USER").or_else(|| variable("USER")).or_else(|| variable("LOGNAME")).unwrap_or_else(uid)

@@ -8,6 +8,7 @@ pub mod get;
 mod history;
 mod hold;
 mod init;
+mod journal;
 pub mod live;
 mod notes;
 mod observe;
@@ -74,6 +75,7 @@ enum Command {
     Get(get::GetArgs),
     Explain(explain::Args),
     History(history::Args),
+    Journal(journal::Args),
     Hold(hold::Args),
     Unhold(hold::UnholdArgs),
     Notes(notes::Args),
@@ -111,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::Get(args) => get::get(&args),
         Command::Explain(args) => explain::run(&args),
         Command::History(args) => history::run(&args),
+        Command::Journal(args) => journal::run(&args),
         Command::Hold(args) => hold::hold(&args),
         Command::Unhold(args) => hold::unhold(&args),
         Command::Notes(args) => notes::run(&args),
