@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::model::{
-    AttemptId, BmcTarget, BootMode, BootTable, CommitId, Evidence, Fact, MachineName, Observation, Progress, Record, RetryClass,
+    AttemptId, BmcTarget, BootMode, BootTable, Brake, CommitId, Evidence, Fact, MachineName, Observation, Progress, Record, RetryClass,
     SecretName, SecretSource, Snapshot, Timestamp,
 };
 
@@ -248,6 +248,19 @@ pub trait Secrets: Send + Sync {
 
     /// From now on the fleet says that secrets come from here. Nothing to do for stores that have their own list.
     fn follow(&self, _sources: &std::collections::BTreeMap<SecretName, SecretSource>) {}
+}
+
+/// The local brake (law 12). Asked at the last moment before anything is begun, so it must be cheap.
+pub trait BrakeLever: Send + Sync {
+    /// Its position now. What can't be read is [`Brake::unreadable`], never "off" (law 2).
+    fn position(&self) -> Brake;
+}
+
+/// No brake, for whoever has no folder to keep it in.
+impl BrakeLever for () {
+    fn position(&self) -> Brake {
+        Brake::default()
+    }
 }
 
 /// Time, so that it can be an argument everywhere else.

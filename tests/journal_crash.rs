@@ -93,3 +93,47 @@ fn a_second_controller_is_told_who_holds_the_journal_until_that_one_dies() {
     child.0.wait().unwrap();
     drop(SqliteJournal::open(&path, "the test").unwrap());
 }
+
+/// SQLite replays its write-ahead log up to the first frame that is wrong, and says nothing of those after it.
+#[test]
+fn a_torn_write_ahead_log_is_not_taken_for_a_shorter_history() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.sqlite");
+    let mut child = child(&path);
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.by_ref().filter(|line| line.starts_with("ack ")).nth(20).is_some());
+    child.0.kill().unwrap();
+    child.0.wait().unwrap();
+    let log = folder.path().join("journal.sqlite-wal");
+    let whole = std::fs::read(&log).unwrap();
+    let open = || SqliteJournal::open(&path, "the test");
+    let damage: [(&str, &dyn Fn(&mut Vec<u8>)); 3] = [
+        ("a bit", &|bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 4;
+        }),
+        ("its end", &|bytes| bytes.truncate(bytes.len() - 5000)),
+        ("all of it", &|bytes| bytes.clear()),
+    ];
+    let main = std::fs::read(&path).unwrap();
+    for (what, damage) in damage {
+        let mut bytes = whole.clone();
+        damage(&mut bytes);
+        std::fs::write(&path, &main).unwrap();
+        std::fs::write(&log, bytes).unwrap();
+        let _ = std::fs::remove_file(folder.path().join("journal.sqlite-shm"));
+        match open() {
+            Err(OpenError::Behind { acknowledged, last, .. }) => assert!(last < acknowledged, "{what}"),
+            // Nothing but the log held a record yet: a new journal, which installs nothing on claim where there was one before.
+            Ok(journal) => {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                let origin = runtime.block_on(journal.get("journal-origin")).unwrap();
+                assert_eq!(origin.as_deref(), Some("after-a-loss"), "{what}");
+                drop(journal);
+                assert!(what != "its end", "{what}");
+                assert!(SqliteJournal::read_only(&path).unwrap().records_after(0).unwrap().is_empty(), "{what}");
+            }
+            Err(error) => panic!("{what}: {error}"),
+        }
+    }
+}

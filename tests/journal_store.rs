@@ -4,8 +4,10 @@
 use std::{path::Path, sync::Arc};
 
 use rackwright::{
-    journal::{OpenError, SqliteJournal},
-    model::{AttemptEnd, AttemptId, CommitId, Digest, Evidence, Fact, Generation, MachineName, Outcome, RetryClass, Timestamp},
+    journal::{BrakeError, BrakeFile, CopyError, OpenError, SqliteJournal, backup, restore, verify},
+    model::{
+        AttemptEnd, AttemptId, CommitId, Digest, Evidence, Fact, Generation, Hold, HoldScope, MachineName, Outcome, RetryClass, Timestamp,
+    },
     ports::Journal as _,
 };
 
@@ -143,7 +145,7 @@ async fn files_that_are_not_a_journal_are_refused_and_left_alone() {
     let path = folder.path().join("text");
     std::fs::write(&path, "hello, I am a diary, not a database\n".repeat(200)).unwrap();
     let error = SqliteJournal::open(&path, "test").unwrap_err();
-    assert!(matches!(error, OpenError::Damaged { .. }) && error.to_string().contains("keep a copy"), "{error}");
+    assert!(matches!(error, OpenError::Damaged { .. }) && error.to_string().contains("Keep a copy"), "{error}");
     assert!(std::fs::read_to_string(&path).unwrap().starts_with("hello"));
 
     let path = folder.path().join("other.sqlite");
@@ -157,7 +159,7 @@ async fn files_that_are_not_a_journal_are_refused_and_left_alone() {
     drop(SqliteJournal::open(&path, "test").unwrap());
     sqlite(&path, "PRAGMA user_version = 99");
     let error = SqliteJournal::open(&path, "test").unwrap_err();
-    assert!(error.to_string().contains("has format 99, and this release reads up to 1"), "{error}");
+    assert!(error.to_string().contains("has format 99, and this release reads up to 2"), "{error}");
 
     let path = folder.path().join("missing.sqlite");
     assert!(matches!(SqliteJournal::read_only(&path), Err(OpenError::Missing { .. })));
@@ -183,7 +185,161 @@ async fn damage_is_found_at_opening() {
     std::fs::write(&path, &whole).unwrap();
     sqlite(&path, "DROP TRIGGER record_is_not_removed; DELETE FROM record WHERE seq = 17");
     let error = SqliteJournal::open(&path, "test").unwrap_err();
-    assert!(error.to_string().contains("1 of its 350 records are missing"), "{error}");
+    assert!(error.to_string().contains("damaged: record 17 is missing"), "{error}");
+    assert_eq!(verify(&path).unwrap_err().to_string(), error.to_string());
+}
+
+/// Flips a bit of the last byte of each `needle`: a page may hold a former copy of a row, too.
+fn flip(path: &Path, needle: &[u8], bit: u8) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let all: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(needle)).collect();
+    assert!(!all.is_empty());
+    all.into_iter().for_each(|at| bytes[at + needle.len() - 1] ^= 1 << bit);
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// SQLite takes each of these for whole: only what stands in the rows changes.
+#[tokio::test]
+async fn a_flipped_bit_is_said_and_never_acted_upon() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.sqlite");
+    let journal = SqliteJournal::open(&path, "test").unwrap();
+    for second in 1..4 {
+        journal.append(at(second), COMMIT, facts()).await.unwrap();
+    }
+    journal.put("commit-in-force", &COMMIT.to_string()).await.unwrap();
+    drop(journal);
+    let whole = std::fs::read(&path).unwrap();
+    let flips: [(&[u8], u8, &str); 5] = [
+        // Another machine is claimed, another generation is installed, at another time, and a byte that is no text.
+        (b"\"fact\":\"claimed\",\"machine\":\"web-01", 1, "record 1 does not match its checksum"),
+        (b"\"generation\":\"g1:", 0, "record 4 does not match its checksum"),
+        (b"2026-09-21T14:13:21Z", 0, "record 1 does not match its checksum"),
+        (b"\"bytes\":1099511627", 7, "record 5 does not match its checksum"),
+        (b"commit-in-forceabab", 0, "the value \"commit-in-force\" does not match its checksum"),
+    ];
+    for (needle, bit, what) in flips {
+        std::fs::write(&path, &whole).unwrap();
+        flip(&path, needle, bit);
+        let check: String = rusqlite::Connection::open(&path).unwrap().query_row("PRAGMA quick_check", [], |row| row.get(0)).unwrap();
+        assert!(check == "ok" || bit == 7, "{check}");
+        let said = verify(&path).unwrap_err();
+        assert!(matches!(said, OpenError::Damaged { .. }) && said.to_string().contains(what), "{said}");
+        match SqliteJournal::open(&path, "test") {
+            Err(error) => assert!(error.to_string().contains(what) && error.to_string().contains("journal restore"), "{error}"),
+            // Read when it is asked for.
+            Ok(journal) => {
+                let error = journal.get("commit-in-force").await.unwrap_err();
+                assert!(error.class == RetryClass::Failed && error.to_string().contains(what), "{error}");
+            }
+        }
+        let reader = SqliteJournal::read_only(&path).unwrap();
+        assert!(what.contains("value") || reader.records_after(0).unwrap_err().to_string().contains(what));
+    }
+    std::fs::write(&path, &whole).unwrap();
+    assert_eq!(verify(&path).unwrap().records, 21);
+}
+
+/// Each is a journal in which nothing is wrong, but for what it does not know.
+#[tokio::test]
+async fn a_journal_that_was_put_back_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.sqlite");
+    let journal = SqliteJournal::open(&path, "test").unwrap();
+    journal.append(at(1), COMMIT, facts()).await.unwrap();
+    drop(journal);
+    let earlier = std::fs::read(&path).unwrap();
+    let journal = SqliteJournal::open(&path, "test").unwrap();
+    journal.append(at(2), COMMIT, facts()).await.unwrap();
+    // A copy of the file alone, while a controller has it open: what stands in its write-ahead log is missing.
+    let torn = std::fs::read(&path).unwrap();
+    drop(journal);
+    let newest = std::fs::read(&path).unwrap();
+    // Another one, that went on from the earlier state by itself.
+    let other = folder.path().join("other.sqlite");
+    std::fs::write(&other, &earlier).unwrap();
+    SqliteJournal::open(&other, "test").unwrap().append(at(9), COMMIT, [facts(), facts()].concat()).await.unwrap();
+
+    for (what, bytes, last) in [("earlier", earlier, 7), ("torn", torn, 7), ("other", std::fs::read(&other).unwrap(), 21)] {
+        std::fs::write(&path, bytes).unwrap();
+        let error = SqliteJournal::open(&path, "test").unwrap_err();
+        assert!(matches!(error, OpenError::Behind { acknowledged: 14, last: found, .. } if found == last), "{what}: {error:?}");
+        assert!(error.to_string().contains("was put back to an earlier state"), "{error}");
+        assert_eq!(verify(&path).unwrap_err().to_string(), error.to_string());
+    }
+    std::fs::write(&path, newest).unwrap();
+    drop(SqliteJournal::open(&path, "test").unwrap());
+    // The mark is a help and no more: cut off, it is passed over, and written again.
+    let mark = folder.path().join("journal.sqlite.mark");
+    let text = std::fs::read_to_string(&mark).unwrap();
+    assert!(text.starts_with("00000000000000000014 ") && text.len() == 54, "{text}");
+    std::fs::write(&mark, &text[..30]).unwrap();
+    drop(SqliteJournal::open(&path, "test").unwrap());
+    assert_eq!(std::fs::read_to_string(&mark).unwrap(), text);
+    // A new journal where there was one is another matter: nothing is installed on claim then.
+    std::fs::remove_file(&path).unwrap();
+    let journal = SqliteJournal::open(&path, "test").unwrap();
+    assert_eq!(journal.get("journal-origin").await.unwrap().as_deref(), Some("after-a-loss"));
+    journal.append(at(1), COMMIT, facts()).await.unwrap();
+    assert!(std::fs::read_to_string(&mark).unwrap().starts_with("00000000000000000007 "));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_made_while_the_journal_is_written_and_put_back_with_the_brake_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("journal.db"), folder.path().join("backup.db"));
+    let journal = Arc::new(SqliteJournal::open(&path, "test").unwrap());
+    journal.append(at(1), COMMIT, facts()).await.unwrap();
+    let writer = journal.clone();
+    let writes = tokio::spawn(async move {
+        for second in 2..60 {
+            writer.append(at(second), COMMIT, facts()).await.unwrap();
+        }
+    });
+    let survey = backup(&path, &copy, at(100)).unwrap();
+    writes.await.unwrap();
+    assert!(survey.records % 7 == 0 && survey.records >= 7, "whole appends: {survey:?}");
+    assert_eq!(verify(&copy).unwrap(), survey);
+    assert_eq!(survey.backup.as_deref(), Some("2026-09-21T14:15:00Z"));
+    let kept = std::fs::read(&copy).unwrap();
+    assert!(matches!(backup(&path, &copy, at(100)), Err(CopyError::Exists { .. })));
+    assert_eq!(std::fs::read(&copy).unwrap(), kept, "nothing is overwritten");
+    let names = |name: &str| name.starts_with("backup.db");
+    let left = std::fs::read_dir(folder.path()).unwrap().filter(|entry| names(entry.as_ref().unwrap().file_name().to_str().unwrap()));
+    assert_eq!(left.count(), 1, "a backup is one file");
+
+    let brake = BrakeFile::new(folder.path());
+    let back = || restore(&copy, &path, &brake, "somebody".to_owned(), at(200));
+    assert!(matches!(back(), Err(CopyError::Open(OpenError::Held { .. }))), "while a controller runs");
+    assert_eq!(brake.holds().unwrap(), []);
+    drop(journal);
+    // Merely copied into place, it would be believed.
+    let newest = folder.path().join("newest");
+    std::fs::rename(&path, &newest).unwrap();
+    std::fs::write(&path, &kept).unwrap();
+    assert!(matches!(SqliteJournal::open(&path, "test"), Err(OpenError::Backup { .. })));
+    std::fs::rename(&newest, &path).unwrap();
+
+    let aside = back().unwrap().unwrap();
+    assert_eq!(verify(&aside).unwrap().records, 59 * 7, "the one before is kept");
+    let holds = brake.holds().unwrap();
+    assert!(
+        holds.len() == 1 && holds[0].scope == HoldScope::All && holds[0].reason.contains("backup of 2026-09-21T14:15:00Z"),
+        "{holds:?}"
+    );
+    let journal = SqliteJournal::open(&path, "test").unwrap();
+    assert_eq!(journal.records().await.unwrap().len() as u64, survey.records);
+    // What was claimed since the backup is not known to be ours: it is not installed on claim a second time.
+    assert_eq!(journal.get("journal-origin").await.unwrap().as_deref(), Some("after-a-loss"));
+    journal.append(at(300), COMMIT, facts()).await.unwrap();
+    assert_eq!(verify(&path).unwrap().backup, None);
+
+    // A backup that is damaged is not put back.
+    drop(journal);
+    flip(&copy, b"\"fact\":\"claimed\",\"machine\":\"web-01", 1);
+    let before = std::fs::read(&path).unwrap();
+    assert!(matches!(back(), Err(CopyError::Open(OpenError::Damaged { .. }))));
+    assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
 #[tokio::test]
@@ -244,4 +400,82 @@ async fn a_full_disk_refuses_whole_appends_and_is_over_when_there_is_room_again(
     drop(journal);
     let journal = SqliteJournal::open(&path, "again").unwrap();
     assert_eq!(journal.records().await.unwrap().len() as u64, acknowledged + 7);
+}
+
+#[test]
+fn a_disk_too_full_for_the_new_format_leaves_the_earlier_one() {
+    let Some(small) = Small::mount() else {
+        println!("skipped: a small tmpfs can't be mounted (needs root)");
+        return;
+    };
+    let path = small.0.path().join("journal.db");
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v1/journal.db"), &path).unwrap();
+    let before = verify(&path).unwrap();
+    let ballast = small.0.path().join("ballast");
+    // Room for the files that SQLite makes beside it, not for what comes into them.
+    std::fs::write(&ballast, vec![1; (512 - 32 - 48) << 10]).unwrap();
+    let error = SqliteJournal::open(&path, "test").unwrap_err();
+    assert!(matches!(error, OpenError::Sqlite { .. }), "{error:?}");
+    assert_eq!(verify(&path).unwrap(), before);
+    std::fs::remove_file(&ballast).unwrap();
+    drop(SqliteJournal::open(&path, "test").unwrap());
+    assert_eq!(verify(&path).unwrap().format, 2);
+}
+
+fn hold(name: &str) -> Hold {
+    Hold { scope: HoldScope::Machine(machine(name)), by: "somebody".to_owned(), at: at(1), reason: "r".to_owned() }
+}
+
+#[test]
+fn the_brake_is_moved_as_a_whole_and_what_is_not_a_brake_holds_everything() {
+    use rackwright::ports::BrakeLever as _;
+    let folder = tempfile::tempdir().unwrap();
+    let brake = BrakeFile::new(folder.path());
+    assert!(brake.position().is_off());
+    let threads: Vec<_> = (0..8)
+        .map(|number| {
+            let brake = brake.clone();
+            std::thread::spawn(move || brake.change(|holds| holds.push(hold(&format!("web-{number}")))).unwrap())
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(brake.holds().unwrap().len(), 8, "of commands at the same time none is lost");
+    // What a command left behind that was killed in the middle is not read, and in nobody's way.
+    let new = folder.path().join("hold.json.new");
+    std::fs::write(&new, "{").unwrap();
+    assert_eq!(brake.holds().unwrap().len(), 8);
+    brake.change(|holds| holds.truncate(1)).unwrap();
+    assert!(!new.exists());
+
+    let text = std::fs::read_to_string(brake.path()).unwrap();
+    let name = brake.holds().unwrap()[0].scope.to_string();
+    for (changed, what) in [
+        (text.replace(&format!("\"{name}\""), "\"web-9\""), "its checksum does not match"),
+        (text[..text.len() / 2].to_owned(), "EOF while parsing"),
+        (String::new(), "EOF while parsing"),
+        (text.replace("\"version\": 1", "\"version\": 2"), "it has form 2, and this release reads up to 1"),
+        (text.replace("\"by\"", "\"until\": 1, \"by\""), "unknown field `until`"),
+    ] {
+        assert_ne!(changed, text);
+        std::fs::write(brake.path(), &changed).unwrap();
+        let why = brake.position().unreadable.unwrap();
+        assert!(why.contains(what) && why.contains("everything is held"), "{why}");
+        assert!(matches!(brake.change(Vec::clear), Err(BrakeError::Nonsense { .. })));
+        assert_eq!(std::fs::read_to_string(brake.path()).unwrap(), changed, "nothing is let go by accident");
+    }
+    std::fs::write(brake.path(), text).unwrap();
+    brake.change(Vec::clear).unwrap();
+    assert!(brake.position().is_off() && !brake.path().exists());
+    // A state folder whose disk is not mounted.
+    let away = BrakeFile::new(&folder.path().join("away"));
+    assert!(away.position().unreadable.unwrap().contains("is its disk mounted"));
+}
+
+#[test]
+fn the_brake_is_readable_for_the_controller_whatever_the_umask_of_who_pulls_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let brake = BrakeFile::new(folder.path());
+    brake.change(|holds| holds.push(hold("web-1"))).unwrap();
+    assert_eq!(std::fs::metadata(brake.path()).unwrap().permissions().mode() & 0o777, 0o644);
 }

@@ -9,9 +9,11 @@ use std::{
 };
 
 use rackwright::{
+    journal::{SqliteJournal, verify},
     manifest,
     model::*,
     plan::{Deadlines, Input, check, plan, render_text},
+    ports::Journal as _,
 };
 
 fn golden() -> PathBuf {
@@ -76,6 +78,7 @@ fn an_upgrade_reimages_nothing() {
         history: &history,
         former: None,
         alive: &alive,
+        brake: &Brake::default(),
         deadlines,
         now,
     };
@@ -101,4 +104,50 @@ fn the_journals_form_has_not_changed() {
     for fact in ["claimed", "released", "renamed", "intended", "ended", "began", "saw", "reported", "concluded"] {
         assert!(text.contains(&format!("\"fact\":\"{fact}\"")), "no {fact} in the golden journal");
     }
+}
+
+/// `journal.db` holds the same records in format 1, written by the release of that format.
+#[tokio::test]
+async fn a_journal_of_format_1_is_read_and_brought_to_the_newest_with_nothing_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    fs::copy(golden().join("journal.db"), &path).unwrap();
+    let reader = SqliteJournal::read_only(&path).unwrap();
+    assert_eq!(reader.records_after(0).unwrap(), records(), "`history` before the first start of the new release");
+    assert_eq!(reader.get("journal-origin").unwrap().as_deref(), Some("first"));
+    drop(reader);
+    assert_eq!(verify(&path).unwrap().format, 1);
+    assert_eq!(fs::read(&path).unwrap(), fs::read(golden().join("journal.db")).unwrap(), "looking changes nothing");
+
+    let journal = SqliteJournal::open(&path, "the new release").unwrap();
+    let survey = verify(&path).unwrap();
+    assert_eq!((survey.format, survey.records), (2, records().len() as u64));
+    assert_eq!(journal.records().await.unwrap(), records());
+    let last = records().pop().unwrap();
+    assert_eq!(journal.get("journal-origin").await.unwrap().as_deref(), Some("first"));
+    assert_eq!(journal.get("commit-in-force").await.unwrap(), Some(last.commit.to_string()));
+    let more = journal.append(last.at, last.commit, vec![last.fact]).await.unwrap();
+    assert_eq!(more[0].seq, records().len() as u64 + 1);
+    drop(journal);
+    assert_eq!(SqliteJournal::open(&path, "again").unwrap().records().await.unwrap().len(), records().len() + 1);
+    assert_eq!(verify(&path).unwrap().records, records().len() as u64 + 1);
+    // What protected the records in format 1 does so now.
+    let other = rusqlite::Connection::open(&path).unwrap();
+    for sql in ["DELETE FROM record", "UPDATE record SET machine = 'x'"] {
+        assert!(other.execute(sql, []).unwrap_err().to_string().contains("only appended to"));
+    }
+}
+
+/// A gap is not carried over into a chain of sums in which nobody would see it.
+#[test]
+fn a_journal_of_format_1_with_a_gap_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    fs::copy(golden().join("journal.db"), &path).unwrap();
+    let sql = "DROP TRIGGER record_is_not_removed; DELETE FROM record WHERE seq = 5";
+    rusqlite::Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+    let error = SqliteJournal::open(&path, "the new release").unwrap_err();
+    assert!(error.to_string().contains("record 5 is missing"), "{error}");
+    let version: i64 = rusqlite::Connection::open(&path).unwrap().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 1);
 }

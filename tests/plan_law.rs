@@ -43,6 +43,8 @@ enum Op {
     Tick(u64),
     /// The clock is put a year forward, or back before all that is known.
     Jump(bool),
+    /// The local brake: on one machine, on its group (`default`) or on all; or off.
+    Hold(usize, u8),
     Turn,
     Crash,
 }
@@ -69,6 +71,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (which, 0..RUNGS.len(), any::<bool>()).prop_map(|(m, rung, first)| Op::Again(m, rung, first)),
         1 => (0..3u8).prop_map(Op::Stranger),
         1 => any::<bool>().prop_map(Op::Jump),
+        3 => (0..MACHINES, 0..6u8).prop_map(|(m, what)| Op::Hold(m, what)),
         4 => (1..2000u64).prop_map(Op::Tick),
         20 => Just(Op::Turn),
         2 => Just(Op::Crash),
@@ -166,6 +169,7 @@ impl Watched {
                 let year = SignedDuration::from_hours(if *forward { 24 * 365 } else { -24 * 365 });
                 self.world.now = self.world.now.checked_add(year).unwrap();
             }
+            Op::Hold(which, what) => self.hold(*which, *what),
             Op::Turn => self.turn(false),
             Op::Crash => self.turn(true),
         }
@@ -274,6 +278,18 @@ impl Watched {
         }
     }
 
+    fn hold(&mut self, which: usize, what: u8) {
+        let brake = &mut self.world.brake;
+        let scope = match what {
+            0 => HoldScope::All,
+            1 => HoldScope::Group(RolloutName::new("default").unwrap()),
+            2 => HoldScope::Machine(self.names[which].clone()),
+            3 => return brake.unreadable = Some("torn".to_owned()),
+            _ => return *brake = Brake::default(),
+        };
+        brake.holds.push(Hold { scope, by: "a".to_owned(), at: self.world.now, reason: String::new() });
+    }
+
     fn again(&mut self, name: &MachineName, rung: Rung, first: bool) {
         let attempts = self.world.history.machines.get(name).map(|machine| machine.attempts.clone()).unwrap_or_default();
         let told = if first { attempts.first() } else { attempts.last().filter(|last| last.end.is_none()) };
@@ -334,6 +350,11 @@ impl Watched {
         if step.risk() >= Risk::Settings {
             let machine = machine.expect("what left the fleet is never touched (law 3)");
             assert!(!machine.suspend, "suspended");
+        }
+        if step.risk() >= Risk::Settings {
+            let Brake { holds, unreadable } = &self.world.brake;
+            let stops = |scope: &HoldScope| !matches!(scope, HoldScope::Machine(name) if *name != step.machine);
+            assert!(unreadable.is_none() && !holds.iter().any(|hold| stops(&hold.scope)), "it is on hold (law 12): {step:?}");
         }
         if step.risk() >= Risk::Disruptive {
             let iron = &self.world.iron[&step.machine];
@@ -523,6 +544,64 @@ fn the_checker_rejects_what_the_planner_would_not_make() {
         };
         plan.machines.get_mut(&name("m-3")).unwrap().ticket = Some(Box::new(ticket));
     });
+}
+
+/// The planner's plan without the brake is what a planner would make that forgot it.
+#[test]
+fn the_checker_reads_the_brake_anew() {
+    let mut world = about_to_reinstall();
+    let hold =
+        |scope| Brake { holds: vec![Hold { scope, by: "a".to_owned(), at: Timestamp::MIN, reason: String::new() }], unreadable: None };
+    let named = |text: &str| hold(HoldScope::Machine(name(text)));
+    let group = |text: &str| hold(HoldScope::Group(RolloutName::new(text).unwrap()));
+    let unreadable = Brake { unreadable: Some("torn".to_owned()), ..Brake::default() };
+    let mut broken = |brake: &Brake, what: &str, law: u8| {
+        world.brake = Brake::default();
+        let mut forgot = world.plan().0;
+        world.brake = brake.clone();
+        for part in forgot.machines.values_mut() {
+            part.held.extend(brake.on(&part.name, None));
+        }
+        let (made, violations) = world.plan();
+        assert_eq!(violations, [], "{}", render_text(&made));
+        let found = world.with_input(|input| check(&forgot, input));
+        assert!(found.iter().any(|violation| violation.law == law), "{what}: {found:?}");
+        world.turn(false);
+    };
+    for brake in [hold(HoldScope::All), group("default"), named("m-1"), unreadable.clone()] {
+        broken(&brake, "a reinstall is begun", 12);
+    }
+    // Its install is on its way: the machine is switched off next, and has a ticket.
+    world.brake = Brake::default();
+    world.turn(false);
+    world.turn(false);
+    for brake in [named("m-1"), group("default")] {
+        let mut forgot = world.plan().0;
+        forgot.machines.get_mut(&name("m-1")).unwrap().held.push(Held::OnHold { hold: brake.holds[0].clone() });
+        let of = |brake: &Brake, plan: &Plan| {
+            let mut world = world.clone();
+            world.brake = brake.clone();
+            world.with_input(|input| check(plan, input)).into_iter().map(|violation| violation.law).collect::<Vec<_>>()
+        };
+        let broken: Vec<u8> = of(&brake, &forgot).into_iter().filter(|law| *law > 0).collect();
+        assert_eq!(broken, [12, 9], "an order and a ticket");
+        assert_eq!(of(&group("other"), &forgot), [0_u8; 0], "somebody else's hold");
+        forgot.machines.values_mut().for_each(|part| part.held.clear());
+        assert!(of(&brake, &forgot).contains(&0), "its entry does not say so");
+    }
+    // It left the fleet, or has another name: by its name it is held, and keeps it.
+    let mut gone = world.clone();
+    gone.commit("rename");
+    let mut machine = Arc::unwrap_or_clone(gone.fleet.machines.remove(&name("m-3")).unwrap());
+    gone.fleet.machines.remove(&name("m-4"));
+    machine.name = name("n-3");
+    gone.fleet.machines.insert(name("n-3"), machine.into());
+    let forgot = gone.plan().0;
+    for (held, law) in [("m-3", 12), ("m-4", 12)] {
+        gone.brake = named(held);
+        assert_eq!(gone.plan().1, []);
+        assert!(gone.with_input(|input| check(&forgot, input)).iter().any(|violation| violation.law == law), "{held} loses its name");
+    }
 }
 
 #[test]

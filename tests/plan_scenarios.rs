@@ -72,6 +72,8 @@ impl Scenario {
             "progress" => self.progress(rest),
             "lost" => self.world.history.lost = true,
             "broken" => self.broken(),
+            "hold" => self.hold(rest),
+            "unhold" => self.unhold(rest[0]),
             "tick" => self.world.tick(seconds(rest[0])),
             "turn" => drop(self.turn(false)),
             "crash" => drop(self.turn(true)),
@@ -182,6 +184,26 @@ impl Scenario {
         });
     }
 
+    fn hold(&mut self, rest: &[&str]) {
+        if rest[0] == "unreadable" {
+            self.world.brake.unreadable = Some("its checksum does not match".to_owned());
+            return;
+        }
+        for scope in scopes(rest[0]) {
+            let hold = Hold { scope, by: "night shift".to_owned(), at: self.world.now, reason: rest[1..].join(" ") };
+            self.world.brake.holds.push(hold);
+        }
+    }
+
+    fn unhold(&mut self, what: &str) {
+        let brake = &mut self.world.brake;
+        if what == "unreadable" {
+            brake.unreadable = None;
+        } else {
+            brake.holds.retain(|hold| !scopes(what).contains(&hold.scope));
+        }
+    }
+
     /// One turn, its steps printed. Gives the number of steps.
     fn turn(&mut self, crash: bool) -> usize {
         let (plan, violations) = self.world.turn(crash);
@@ -278,6 +300,15 @@ fn names(text: &str) -> Vec<MachineName> {
         None => vec![name(text)],
     };
     text.split(',').flat_map(of).collect()
+}
+
+/// `all`, `group:web`, or names of machines.
+fn scopes(text: &str) -> Vec<HoldScope> {
+    match text.strip_prefix("group:") {
+        Some(group) => vec![HoldScope::Group(RolloutName::new(group).unwrap())],
+        None if text == "all" => vec![HoldScope::All],
+        None => names(text).into_iter().map(HoldScope::Machine).collect(),
+    }
 }
 
 fn rung(text: &str) -> Rung {

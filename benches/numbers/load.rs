@@ -61,6 +61,7 @@ impl Quiet {
             history: &self.history,
             former,
             alive: &BTreeMap::new(),
+            brake: &Default::default(),
             deadlines: Deadlines::default(),
             now: self.now,
         })

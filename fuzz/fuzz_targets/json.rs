@@ -29,6 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
         history: &history,
         former: None,
         alive: &alive,
+        brake: &Default::default(),
         deadlines: Deadlines::default(),
         now,
     };

@@ -9,6 +9,7 @@ use super::yaml;
 use crate::{
     api, bmc, boot, engine,
     git::{self, RemoteUrl},
+    journal::BrakeFile,
     model::SiteName,
     plan,
 };
@@ -84,6 +85,11 @@ impl Config {
     /// The journal.
     pub fn journal(&self) -> PathBuf {
         self.state_dir.join("journal.db")
+    }
+
+    /// The local brake.
+    pub fn brake(&self) -> BrakeFile {
+        BrakeFile::new(&self.state_dir)
     }
 
     /// Our clone of the fleet repository.

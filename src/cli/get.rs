@@ -126,6 +126,12 @@ pub fn summary(status: &Status) -> String {
     if let Some(problem) = &status.notes_problem {
         out += &format!("notes are waiting, machines are not affected: {problem}\n");
     }
+    if let Some(why) = &status.brake.unreadable {
+        out += &format!("everything is held: {why}\n");
+    }
+    for hold in &status.brake.holds {
+        out += &format!("hold: {hold}\n");
+    }
     let exceptions: Vec<_> = status.machines.iter().filter(|(_, machine)| machine.state != State::Ready).collect();
     if !exceptions.is_empty() {
         let rows = exceptions

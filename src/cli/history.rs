@@ -48,7 +48,7 @@ fn line(record: &Record) -> String {
     format!("{at}  {}  {}", record.commit.short(), tell(&record.fact))
 }
 
-fn tell(fact: &Fact) -> String {
+pub(super) fn tell(fact: &Fact) -> String {
     match fact {
         Fact::Claimed { installed: Some(generation), .. } => format!("claimed as it is, generation {}", generation.short()),
         Fact::Claimed { installed: None, .. } => "claimed, to be installed".to_owned(),

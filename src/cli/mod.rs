@@ -6,7 +6,9 @@ pub mod config;
 mod explain;
 pub mod get;
 mod history;
+mod hold;
 mod init;
+mod journal;
 pub mod live;
 mod notes;
 mod observe;
@@ -51,6 +53,7 @@ First steps:
   rackwright run --config rackwright.yaml  follow it
   rackwright status                        see how it goes
   rackwright explain web-01                why a machine is as it is; `history web-01` tells what happened
+  rackwright hold --all                    stop, whatever Git says; `unhold --all` lets go on
 
 `rackwright help COMMAND` tells more of each.";
 
@@ -72,6 +75,9 @@ enum Command {
     Get(get::GetArgs),
     Explain(explain::Args),
     History(history::Args),
+    Journal(journal::Args),
+    Hold(hold::Args),
+    Unhold(hold::UnholdArgs),
     Notes(notes::Args),
     Observe(observe::Args),
     Sim(sim::Args),
@@ -107,6 +113,9 @@ pub fn main() -> ExitCode {
         Command::Get(args) => get::get(&args),
         Command::Explain(args) => explain::run(&args),
         Command::History(args) => history::run(&args),
+        Command::Journal(args) => journal::run(&args),
+        Command::Hold(args) => hold::hold(&args),
+        Command::Unhold(args) => hold::unhold(&args),
         Command::Notes(args) => notes::run(&args),
         Command::Observe(args) => observe::run(&args),
         Command::Sim(args) => sim::run(&args),

@@ -18,10 +18,11 @@ use super::{
 use crate::{
     journal::SqliteJournal,
     model::{
-        Commit, CommitId, Fleet, History, MachineName, Observation, ObservedIdentity, Plan, PowerIntent, PowerState, Seen, Timestamp,
-        Unknown,
+        Brake, Commit, CommitId, Fleet, History, MachineName, Observation, ObservedIdentity, Plan, PowerIntent, PowerState, Seen,
+        Timestamp, Unknown,
     },
     plan::{self, Input},
+    ports::BrakeLever as _,
 };
 
 /// Show what a change of the fleet does to hardware: per machine no-op, settings, power-cycle or REIMAGE, and which disk loses data.
@@ -78,7 +79,7 @@ pub fn run(args: &Args) -> anyhow::Result<Done> {
         bail!("the proposed fleet has errors ({}), so the controller would not follow it", source::count(&head.problems));
     }
     let commit = commit.unwrap_or_else(|| working_tree(now));
-    let Start { former, history, seen, deadlines } = match &args.config {
+    let Start { former, history, seen, brake, deadlines } = match &args.config {
         Some(config) => from_controller(config, &head.fleet, now)?,
         None => from_base(&args.repo, args, &head.fleet, now)?,
     };
@@ -90,6 +91,7 @@ pub fn run(args: &Args) -> anyhow::Result<Done> {
         history: &history,
         alive: &BTreeMap::new(),
         former: former.as_ref(),
+        brake: &brake,
         deadlines,
         now,
     };
@@ -141,6 +143,7 @@ struct Start {
     former: Option<Fleet>,
     history: History,
     seen: BTreeMap<MachineName, Observation>,
+    brake: Brake,
     deadlines: plan::Deadlines,
 }
 
@@ -170,7 +173,7 @@ fn from_base(repo: &Path, args: &Args, head: &Fleet, now: Timestamp) -> anyhow::
     };
     let history = plan::baseline(&base, now);
     let seen = head.machines.values().map(|machine| (machine.name.clone(), as_declared(machine, now))).collect();
-    Ok(Start { former: Some(base), history, seen, deadlines: plan::Deadlines::default() })
+    Ok(Start { former: Some(base), history, seen, brake: Brake::default(), deadlines: plan::Deadlines::default() })
 }
 
 /// How many commits are looked at for one that can be a base.
@@ -217,5 +220,5 @@ fn from_controller(config: &Path, head: &Fleet, now: Timestamp) -> anyhow::Resul
         let blank = || Observation::blank(now, machine.bmc.address.clone(), &Unknown::NotAsked);
         seen.entry(machine.name.clone()).or_insert_with(blank);
     }
-    Ok(Start { former: None, history, seen, deadlines: config.deadlines })
+    Ok(Start { former: None, history, seen, brake: config.brake().position(), deadlines: config.deadlines })
 }

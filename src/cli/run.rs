@@ -91,7 +91,8 @@ impl Controller {
     /// Something can't be opened or bound. Nothing was done to any machine then.
     pub async fn start(config: Config, journal: Arc<dyn Journal>) -> anyhow::Result<Self> {
         let clock = Arc::new(SystemClock);
-        let live = Live::open(journal, clock.clone(), config.bmc.write_timeout + LAST_WORD).await.context("can't read the journal")?;
+        let live = Live::open(journal, Arc::new(config.brake()), clock.clone(), config.bmc.write_timeout + LAST_WORD);
+        let live = live.await.context("can't read the journal")?;
         let listener = api::bind(&config.api).await?;
         let api = listener.local_addr()?;
         let secrets = Arc::new(LocalSecrets::default());

@@ -84,9 +84,9 @@ impl Actors {
     /// Executes what a plan allows. True when facts were written, so that the next turn should follow at once.
     ///
     /// The plan was made on the journal up to record `since`. For a machine of which something newer is known (its agent may just
-    /// have been allowed to write) nothing is done; the next turn decides anew. While the journal can't be written, nothing is tried.
+    /// have been allowed to write) nothing is done; the next turn decides anew. While the journal can't be written, and once the local brake has moved, nothing is tried.
     pub(super) async fn start(&mut self, plan: &Plan, since: u64, fleet: &Fleet) -> Result<bool, JournalError> {
-        if self.live.ledger.trouble().is_some() {
+        if self.live.ledger.trouble().is_some() || self.live.brake().has_moved() {
             return Ok(false);
         }
         let decided = Decided { commit: plan.commit.id, since };
@@ -157,6 +157,9 @@ impl Actors {
 /// Journals the intention, gives the order, journals the outcome.
 async fn execute(live: &Live, ports: &Ports, decided: Decided, target: &BmcTarget, step: Step) {
     let machine = step.machine.clone();
+    if live.brake().has_moved() {
+        return;
+    }
     let intended = live.ledger.append_decided(ports.clock.now(), decided, vec![Fact::Intended { step: step.clone() }]).await;
     let intention = match intended.map(|records| records.last().map(|record| record.seq)) {
         Ok(Some(seq)) => seq,
@@ -241,7 +244,7 @@ mod tests {
     use crate::{
         engine::support_tests::{self as testing, AT, Full, Slow, attempt, began, claimed, id, name, until},
         manifest,
-        model::{Commit, CommitId, FileEntry, FileKind, Files, History, Record, Timestamp},
+        model::{Brake, Commit, CommitId, FileEntry, FileKind, Files, History, Record, Timestamp},
         ports::Journal,
     };
 
@@ -268,8 +271,9 @@ mod tests {
 
     async fn actors(journal: Arc<dyn Journal>, bmc: &Arc<Slow>, limit: Duration) -> Actors {
         let ports = Ports { bmc: bmc.clone(), ..testing::ports() };
-        let live = Live::open(journal, ports.clock.clone(), limit).await.unwrap();
+        let live = Live::open(journal, Arc::new(()), ports.clock.clone(), limit).await.unwrap();
         live.ledger.adopt(id(1), Vec::new()).await.unwrap();
+        live.brake().planned_under(Brake::default());
         Actors::new(live, ports, 1)
     }
 
@@ -286,6 +290,32 @@ mod tests {
         assert_eq!(actors.live.ledger.with(|history| history.seq), 0, "nothing was intended");
 
         actors.start(&switch_on(2), 0, &fleet).await.unwrap();
+        until(|| !actors.is_busy(&name())).await;
+        assert_eq!(*bmc.orders.lock().unwrap(), [PowerCommand::On]);
+    }
+
+    #[tokio::test]
+    async fn once_the_brake_has_moved_nothing_is_begun_and_no_order_is_given() {
+        let (lever, bmc) = (Arc::new(testing::Lever::default()), Arc::new(Slow::default()));
+        let ports = Ports { bmc: bmc.clone(), ..testing::ports() };
+        let live = Live::open(Full::new(), lever.clone(), ports.clock.clone(), testing::LIMIT).await.unwrap();
+        live.ledger.adopt(id(1), Vec::new()).await.unwrap();
+        live.brake().planned_under(Brake::default());
+        let mut actors = Actors::new(live, ports, 1);
+        let (plan, fleet) = (switch_on(1), testing::fleet(1));
+        actors.start(&plan, 0, &fleet).await.unwrap();
+        // The step's task did not run yet.
+        lever.pull();
+        until(|| !actors.is_busy(&name())).await;
+        let mut claim = plan.clone();
+        let step = Step { machine: name(), action: Action::Claim { installed: None }, reason: Reason::NewMachine };
+        claim.machines.get_mut(&name()).unwrap().steps = vec![step];
+        assert!(!actors.start(&claim, 0, &fleet).await.unwrap());
+        assert_eq!(*bmc.orders.lock().unwrap(), []);
+        assert_eq!(actors.live.ledger.with(|history| history.seq), 0, "nothing was written down");
+
+        lever.release();
+        actors.start(&plan, 0, &fleet).await.unwrap();
         until(|| !actors.is_busy(&name())).await;
         assert_eq!(*bmc.orders.lock().unwrap(), [PowerCommand::On]);
     }
@@ -360,6 +390,7 @@ mod tests {
             history: &history,
             former: Some(&before),
             alive: &alive,
+            brake: &Brake::default(),
             deadlines: plan::Deadlines::default(),
             now: at,
         });

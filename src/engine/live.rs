@@ -9,12 +9,12 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
 
-use super::{Ledger, observe::Observations};
+use super::{Ledger, brake::BrakeWatch, observe::Observations};
 use crate::{
     model::{
         Action, AttemptId, Evidence, Fact, History, MachineHistory, MachineName, Outcome, Plan, Progress, SignedDuration, Status, Timestamp,
     },
-    ports::{Clock, Journal, JournalError, Witness, WitnessError},
+    ports::{BrakeLever, Clock, Journal, JournalError, Witness, WitnessError},
 };
 
 /// What a turn found: the plan that it executed and the status after it.
@@ -38,15 +38,21 @@ pub struct Live {
     pub(super) view: watch::Sender<Option<View>>,
     progress: Mutex<BTreeMap<AttemptId, (Timestamp, Progress)>>,
     clock: Arc<dyn Clock>,
+    brake: Arc<BrakeWatch>,
 }
 
 impl Live {
-    /// Reads the journal. An order to a BMC is given up after `order_limit`, which should not be shorter than the BMC client's own limit:
+    /// Reads the journal; the brake is `lever`. An order to a BMC is given up after `order_limit`, which should not be shorter than the BMC client's own limit:
     /// that one can say more about why.
     ///
     /// # Errors
     /// [`JournalError`].
-    pub async fn open(journal: Arc<dyn Journal>, clock: Arc<dyn Clock>, order_limit: Duration) -> Result<Arc<Self>, JournalError> {
+    pub async fn open(
+        journal: Arc<dyn Journal>,
+        lever: Arc<dyn BrakeLever>,
+        clock: Arc<dyn Clock>,
+        order_limit: Duration,
+    ) -> Result<Arc<Self>, JournalError> {
         Ok(Arc::new(Self {
             ledger: Ledger::open(journal).await?,
             seen: Observations::default(),
@@ -55,7 +61,13 @@ impl Live {
             view: watch::Sender::new(None),
             progress: Mutex::default(),
             clock,
+            brake: Arc::new(BrakeWatch::new(lever)),
         }))
+    }
+
+    /// The local brake.
+    pub(super) fn brake(&self) -> &BrakeWatch {
+        &self.brake
     }
 
     /// What the last turn found; `None` before the first.
@@ -149,6 +161,7 @@ impl Witness for Live {
         let rung = evidence.rung();
         let now = self.clock.now();
         let (about, order_limit) = (attempt.clone(), self.order_limit);
+        let brake = self.brake.clone();
         let decide = move |history: &History, wanted: &BTreeSet<AttemptId>| {
             if !is_new(history, &about, &evidence)? {
                 return Ok(None);
@@ -156,6 +169,9 @@ impl Witness for Live {
             let begins = matches!(evidence, Evidence::Writing { .. });
             if let Some(why) = not_now(history, wanted, &about, now, order_limit).filter(|_| begins) {
                 return Err(WitnessError::NotNow { attempt: about, why });
+            }
+            if begins && brake.has_moved() {
+                return Err(WitnessError::NotNow { attempt: about, why: "the local brake was moved a moment ago" });
             }
             let commit = commit_of(history, &about)?;
             Ok::<_, WitnessError>(Some((commit, Fact::Saw { attempt: about, evidence })))
@@ -211,9 +227,9 @@ fn commit_of(history: &History, attempt: &AttemptId) -> Result<crate::model::Com
 mod tests {
     use super::*;
     use crate::{
-        engine::support_tests::{self as testing, AT, LIMIT, Stands, attempt, began, claimed, id, name, saw},
+        engine::support_tests::{self as testing, AT, LIMIT, Lever, Stands, attempt, began, claimed, id, name, saw},
         journal::SqliteJournal,
-        model::{CommitId, ObservedDisk, Outcome, Reason, RetryClass, Step},
+        model::{Brake, CommitId, ObservedDisk, Outcome, Reason, RetryClass, Step},
     };
 
     const COMMIT: CommitId = CommitId([1; 20]);
@@ -231,6 +247,7 @@ mod tests {
         let live = testing::empty().await;
         live.ledger.adopt(COMMIT, Vec::new()).await.unwrap();
         live.ledger.want(COMMIT, [attempt()].into());
+        live.brake().planned_under(Brake::default());
         live.ledger.append(AT, id(1), [vec![claimed(), began(), saw(Evidence::TicketArmed)], facts].concat()).await.unwrap();
         live
     }
@@ -255,9 +272,10 @@ mod tests {
     async fn an_order_whose_end_is_not_known_counts_for_as_long_as_one_may_take() {
         let journal = Arc::new(SqliteJournal::in_memory().unwrap());
         let clock = Arc::new(Stands::default());
-        let live = Live::open(journal, clock.clone(), LIMIT).await.unwrap();
+        let live = Live::open(journal, Arc::new(()), clock.clone(), LIMIT).await.unwrap();
         live.ledger.adopt(COMMIT, Vec::new()).await.unwrap();
         live.ledger.want(COMMIT, [attempt()].into());
+        live.brake().planned_under(Brake::default());
         let off = || step(Action::PowerOff { force: false });
         live.ledger.append(AT, COMMIT, vec![claimed(), began(), off(), step(Action::PowerOn)]).await.unwrap();
         assert!(matches!(live.saw(&attempt(), writing()).await, Err(WitnessError::NotNow { .. })));
@@ -290,6 +308,26 @@ mod tests {
         live.saw(&attempt(), writing()).await.unwrap();
         // What was given once is given again.
         live.ledger.adopt(id(3), Vec::new()).await.unwrap();
+        live.saw(&attempt(), writing()).await.unwrap();
+    }
+
+    /// The turn that looks at the brake may be seconds away; the agent asks now.
+    #[tokio::test]
+    async fn no_leave_to_write_after_the_brake_has_moved() {
+        let (journal, lever) = (Arc::new(SqliteJournal::in_memory().unwrap()), Arc::new(Lever::default()));
+        let live = Live::open(journal, lever.clone(), Arc::new(Stands::default()), LIMIT).await.unwrap();
+        live.ledger.adopt(COMMIT, Vec::new()).await.unwrap();
+        live.ledger.append(AT, COMMIT, vec![claimed(), began()]).await.unwrap();
+        live.ledger.want(COMMIT, [attempt()].into());
+        let refused = || async { matches!(live.saw(&attempt(), writing()).await, Err(WitnessError::NotNow { .. })) };
+        assert!(refused().await, "no plan has looked at the brake yet");
+        live.brake().planned_under(Brake::default());
+        lever.pull();
+        assert!(refused().await);
+        lever.release();
+        live.saw(&attempt(), writing()).await.unwrap();
+        // What was given once is given again: an image write in progress finishes.
+        lever.pull();
         live.saw(&attempt(), writing()).await.unwrap();
     }
 }

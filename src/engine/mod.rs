@@ -6,6 +6,7 @@
 //! **Non-goals.** No decision about a machine is taken here: a step comes out of the plan or it does not happen.
 
 mod act;
+mod brake;
 mod known;
 mod ledger;
 mod live;

@@ -11,6 +11,9 @@ use crate::model::{CommitId, MachineName, MachineStatus, Problem, SiteName, Stat
 /// Most bytes of a note. Forges and `git log` show a note whole; 64 KiB holds 10,000 machines' exceptions in practice.
 pub const MOST: usize = 64 * 1024;
 
+/// Most holds that are listed.
+const MOST_HOLDS: usize = 10;
+
 /// Lines of the summary are at most so many characters wide, as Git's own messages are.
 const WIDTH: usize = 72;
 
@@ -96,6 +99,16 @@ fn exceptions(status: &Status, most: usize) -> String {
     }
     if let Some(problem) = &status.journal_problem {
         let _ = writeln!(text, "\n{}", fit(&format!("Nothing is done: {problem}")));
+    }
+    if let Some(why) = &status.brake.unreadable {
+        let _ = writeln!(text, "\n{}", fit(&format!("Everything is held: {why}")));
+    }
+    let holds = &status.brake.holds;
+    for (number, hold) in holds.iter().take(MOST_HOLDS).enumerate() {
+        let _ = writeln!(text, "{}{}", if number == 0 { "\n" } else { "" }, fit(&format!("Hold: {hold}")));
+    }
+    if holds.len() > MOST_HOLDS {
+        let _ = writeln!(text, "... and {} more holds", holds.len() - MOST_HOLDS);
     }
     if !all.is_empty() {
         text.push('\n');
@@ -185,6 +198,7 @@ mod tests {
             journal_problem: None,
             notes_problem: None,
             problems: Vec::new(),
+            brake: Default::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    AttemptId, DriftPolicy, Fleet, Held, History, Machine, MachineName, MachinePlan, MachineStatus, Observation, Plan, PowerIntent,
+    AttemptId, Brake, DriftPolicy, Fleet, Held, History, Machine, MachineName, MachinePlan, MachineStatus, Observation, Plan, PowerIntent,
     PowerState, Problem, Progress, Risk, Rung, SiteName, State, Status, Step, Timestamp, Unknown,
 };
 
@@ -13,6 +13,8 @@ pub struct Report<'a> {
     pub site: &'a SiteName,
     /// The plan that was executed.
     pub plan: &'a Plan,
+    /// Where the local brake was for it.
+    pub brake: Brake,
     /// The fleet in force.
     pub fleet: &'a Fleet,
     /// What the journal says.
@@ -42,7 +44,11 @@ pub fn status(report: Report) -> Status {
         commit: report.plan.commit.clone(),
         at: report.plan.at,
         // A commit that can't be used and a journal that can't be written need a person, even if all machines are as declared.
-        state: if report.source_problem.is_some() || report.journal_problem.is_some() { State::Stalled } else { worst },
+        state: if report.source_problem.is_some() || report.journal_problem.is_some() || report.brake.unreadable.is_some() {
+            State::Stalled
+        } else {
+            worst
+        },
         ready,
         total: machines.len() as u32,
         machines,
@@ -50,6 +56,7 @@ pub fn status(report: Report) -> Status {
         journal_problem: report.journal_problem,
         notes_problem: report.notes_problem,
         problems: report.problems,
+        brake: report.brake,
     }
 }
 
@@ -76,7 +83,7 @@ type Judgement = (State, &'static str, String);
 
 /// The worst thing that can be said of a machine, and the first of its kind.
 fn judge(report: &Report, machine: &Machine, plan: &MachinePlan, seen: Option<&Observation>) -> Judgement {
-    let held = plan.held.iter().map(judge_held);
+    let held = plan.held.iter().map(|held| judge_held(held, plan));
     let unseen = seen.and_then(|seen| seen.power.unknown()).and_then(judge_unseen);
     let drift = plan.drift.first().and_then(|drift| {
         let text = format!("{} is {}, declared {}", drift.field, drift.observed, drift.desired);
@@ -94,9 +101,12 @@ fn judge(report: &Report, machine: &Machine, plan: &MachinePlan, seen: Option<&O
     })
 }
 
-fn judge_held(held: &Held) -> Judgement {
+fn judge_held(held: &Held, plan: &MachinePlan) -> Judgement {
     let (state, reason) = match held {
         Held::Suspended => (State::Ready, "Suspended"),
+        // A machine that is as declared misses nothing.
+        Held::OnHold { .. } if plan.drift.is_empty() && plan.waiting.is_none() && plan.reimage.is_none() => (State::Ready, "OnHold"),
+        Held::OnHold { .. } | Held::BrakeUnreadable { .. } => (State::Stalled, "OnHold"),
         Held::Unobserved { why, .. } => match judge_unseen(why) {
             Some((state, reason, _)) => (state, reason),
             None => (State::Reconciling, "NotObserved"),

@@ -17,11 +17,12 @@ use crate::{
     journal::SqliteJournal,
     manifest,
     model::{
-        AttemptId, BmcTarget, BootMode, Commit, CommitId, Evidence, Fact, FileEntry, FileKind, Files, Fleet, MachineName, Observation,
-        Record, RetryClass, SecretName, Snapshot, Timestamp, Unknown,
+        AttemptId, BmcTarget, BootMode, Brake, Commit, CommitId, Evidence, Fact, FileEntry, FileKind, Files, Fleet, Hold, HoldScope,
+        MachineName, Observation, Record, RetryClass, SecretName, Snapshot, Timestamp, Unknown,
     },
     ports::{
-        Bmc, BmcError, Clock, Credential, Journal, JournalError, Notes, NotesError, PowerCommand, SecretError, Secrets, Source, SourceError,
+        Bmc, BmcError, BrakeLever, Clock, Credential, Journal, JournalError, Notes, NotesError, PowerCommand, SecretError, Secrets, Source,
+        SourceError,
     },
 };
 
@@ -94,6 +95,27 @@ pub struct Stands(pub Mutex<Timestamp>);
 impl Clock for Stands {
     fn now(&self) -> Timestamp {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A brake that is moved by hand.
+#[derive(Default)]
+pub struct Lever(Mutex<Brake>);
+
+impl Lever {
+    pub fn pull(&self) {
+        let hold = Hold { scope: HoldScope::All, by: "test".to_owned(), at: AT, reason: String::new() };
+        self.0.lock().unwrap().holds.push(hold);
+    }
+
+    pub fn release(&self) {
+        self.0.lock().unwrap().holds.clear();
+    }
+}
+
+impl BrakeLever for Lever {
+    fn position(&self) -> Brake {
+        self.0.lock().unwrap().clone()
     }
 }
 
@@ -259,7 +281,7 @@ pub fn ports() -> Ports {
 }
 
 pub async fn live(journal: Arc<dyn Journal>) -> Arc<Live> {
-    Live::open(journal, Arc::new(Stands::default()), LIMIT).await.unwrap()
+    Live::open(journal, Arc::new(()), Arc::new(Stands::default()), LIMIT).await.unwrap()
 }
 
 pub async fn empty() -> Arc<Live> {

@@ -20,7 +20,7 @@ use super::{
     table,
 };
 use crate::{
-    model::{Action, AttemptId, Held, History, MachinePlan, Plan, Progress, RetryClass, Risk, Status, Timestamp},
+    model::{Action, AttemptId, Brake, Held, History, MachinePlan, Plan, Progress, RetryClass, Risk, Status, Timestamp},
     plan::{self, Input, Violation},
     ports::JournalError,
 };
@@ -72,6 +72,7 @@ impl Engine {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(self.rest()) => {}
                 () = self.live.wake.notified() => tokio::time::sleep(GATHER).await,
+                () = self.live.brake().moved() => {}
             }
         }
         self.actors.stop(PATIENCE).await;
@@ -107,9 +108,12 @@ impl Engine {
         let Some(force) = self.follower.in_force().cloned() else { return false };
         self.observers.follow(&force.fleet);
 
-        let (plan, since) = self.plan(&force, now);
+        let brake = self.live.brake().position();
+        let (plan, since) = self.plan(&force, &brake, now);
         let plan = Arc::new(plan);
         self.live.ledger.want(plan.commit.id, wanted(&plan));
+        // After that: whoever asks for leave in between is told to ask again.
+        self.live.brake().planned_under(brake.clone());
         if let Some(boot) = &self.ports.boot {
             let table = self.live.ledger.with(|history| table::boot_table(&force.fleet, &plan, history));
             boot.publish(Arc::new(table)).await;
@@ -122,7 +126,7 @@ impl Engine {
                 false
             }
         };
-        let status = Arc::new(self.report(&plan, &force));
+        let status = Arc::new(self.report(&plan, &force, brake));
         if let (Some(noter), false) = (&mut self.noter, wrote) {
             noter.status(&status);
         }
@@ -131,7 +135,7 @@ impl Engine {
     }
 
     /// The plan, and the number of the last record that it rests on.
-    fn plan(&self, force: &InForce, now: Timestamp) -> (Plan, u64) {
+    fn plan(&self, force: &InForce, brake: &Brake, now: Timestamp) -> (Plan, u64) {
         let seen = self.live.seen.read();
         let progress = self.live.progress_now();
         self.live.ledger.with(|history| {
@@ -144,6 +148,7 @@ impl Engine {
                 history,
                 alive: &alive,
                 former: force.former.as_deref(),
+                brake,
                 deadlines: self.config.deadlines,
                 now,
             };
@@ -177,13 +182,14 @@ impl Engine {
         Ok(wrote)
     }
 
-    fn report(&self, plan: &Plan, force: &InForce) -> Status {
+    fn report(&self, plan: &Plan, force: &InForce, brake: Brake) -> Status {
         let progress = self.live.progress_now();
         let seen = self.live.seen.read();
         self.live.ledger.with(|history| {
             report::status(Report {
                 site: &self.config.site,
                 plan,
+                brake,
                 fleet: &force.fleet,
                 history,
                 seen: &seen,

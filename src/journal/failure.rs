@@ -54,9 +54,9 @@ pub enum OpenError {
     },
     /// It is damaged.
     #[error(
-        "the journal {} is damaged: {what}. Stop here, keep a copy, and restore it from a backup, or try `sqlite3 {} .recover`. Starting \
-         with an empty journal is safe for disks (notes in the repository show that one existed), but every attempt's history is lost",
-        path.display(),
+        "the journal {} is damaged: {what}. Nothing is done on it. Keep a copy, and put a backup in its place with `rackwright journal restore \
+         FILE`. Starting without one (move journal.db and its -wal away) is safe for disks: machines are adopted as they are declared, \
+         and nothing is installed on claim; but what happened before is forgotten",
         path.display()
     )]
     Damaged {
@@ -64,6 +64,33 @@ pub enum OpenError {
         path: PathBuf,
         /// What is wrong.
         what: String,
+    },
+    /// It is whole, and an earlier state of itself.
+    #[error(
+        "the journal {} ends at record {last} or goes on otherwise after it, but its controller had written record {acknowledged}          (so says {}): it was put back to an earlier state, by a copy or because its -wal file was removed. What was installed since \
+         would be installed again. Put the newest journal back with `rackwright journal restore FILE`, which holds all machines until          you have looked. Where there is none: `rackwright hold --all`, remove {}, start, and read `rackwright plan --config`",
+        path.display(), mark.display(), mark.display()
+    )]
+    Behind {
+        /// The journal.
+        path: PathBuf,
+        /// The file beside it that says how far it got.
+        mark: PathBuf,
+        /// The record that was acknowledged.
+        acknowledged: i64,
+        /// The last record that is there.
+        last: i64,
+    },
+    /// It is a backup that was copied into its place.
+    #[error(
+        "the journal {} is a backup of {made}, copied into its place. What was installed since would be installed again: put it there with          `rackwright journal restore FILE`, which holds all machines until you have looked",
+        path.display()
+    )]
+    Backup {
+        /// The journal.
+        path: PathBuf,
+        /// When the backup was made.
+        made: String,
     },
     /// Anything else.
     #[error("can't open the journal {}", path.display())]
@@ -73,6 +100,41 @@ pub enum OpenError {
         /// The cause.
         #[source]
         source: rusqlite::Error,
+    },
+}
+
+/// Why a journal was not copied or put back.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// There is a file already.
+    #[error("there is a file {} already, and no backup overwrites one: name another", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A journal can't be read.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The machines can't be held.
+    #[error(transparent)]
+    Brake(#[from] super::BrakeError),
+    /// SQLite could not write.
+    #[error("can't write the copy {}", path.display())]
+    Sqlite {
+        /// The copy.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A file can't be written or moved.
+    #[error("can't put {} in its place", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
     },
 }
 

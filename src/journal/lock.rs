@@ -19,7 +19,7 @@ pub(super) struct Lock {
 impl Lock {
     /// Takes `<journal>.lock` and writes into it who holds it. The file stays: removing a lock file is a race.
     pub(super) fn take(journal: &Path, holder: &str) -> Result<Self, OpenError> {
-        let path = lock_path(journal);
+        let path = beside(journal, ".lock");
         let failed = |source| OpenError::Lock { path: path.clone(), source };
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         match file.try_lock() {
@@ -44,11 +44,11 @@ impl Lock {
     }
 }
 
-/// The lock of a journal. A journal that is reached by a symbolic link has the lock of the file it points to.
-fn lock_path(journal: &Path) -> PathBuf {
+/// A file beside a journal. One that is reached by a symbolic link has those of the file it points to.
+pub(super) fn beside(journal: &Path, suffix: &str) -> PathBuf {
     let real = journal.canonicalize().unwrap_or_else(|_| journal.into());
     let mut path = real.into_os_string();
-    path.push(".lock");
+    path.push(suffix);
     path.into()
 }
 

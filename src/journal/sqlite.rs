@@ -15,6 +15,7 @@ use super::{
     JournalReader, OpenError,
     failure::stopped,
     lock::Lock,
+    mark::Mark,
     schema,
     writer::{Reply, Request, Write, Writer},
 };
@@ -61,8 +62,12 @@ impl SqliteJournal {
     }
 
     fn start(mut connection: Connection, path: &Path, lock: Option<Lock>) -> Result<Self, OpenError> {
-        let last = schema::prepare(&mut connection, path)?;
-        let writer = Writer { connection, last, _lock: lock };
+        let end = schema::prepare(&mut connection, path)?;
+        let mark = match &lock {
+            Some(_) => Some(Mark::check(&connection, path, end)?),
+            None => None,
+        };
+        let writer = Writer { connection, end, mark, _lock: lock };
         let (requests, receiver) = mpsc::channel();
         let name = "journal".to_owned();
         let spawned = std::thread::Builder::new().name(name).spawn(move || writer.run(&receiver));

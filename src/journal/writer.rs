@@ -6,7 +6,7 @@
 
 use std::sync::mpsc::Receiver;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -14,7 +14,14 @@ use crate::{
     ports::JournalError,
 };
 
-use super::{failure::journal_error, lock::Lock, reader};
+use super::{
+    failure::journal_error,
+    lock::Lock,
+    mark::Mark,
+    reader::{self, End},
+    schema,
+    sum::Columns,
+};
 
 /// How many requests share a transaction at most; bounds how long the first of them waits.
 const GROUP: usize = 256;
@@ -34,10 +41,11 @@ pub(super) enum Write {
     Put { key: String, value: String },
 }
 
-/// Connection, the number of the last durable record, and the lock, dropped in this order.
+/// Connection, the last durable record, its mark beside the journal, and the lock, dropped in this order.
 pub(super) struct Writer {
     pub(super) connection: Connection,
-    pub(super) last: u64,
+    pub(super) end: End,
+    pub(super) mark: Option<Mark>,
     pub(super) _lock: Option<Lock>,
 }
 
@@ -78,43 +86,41 @@ impl Writer {
     fn transaction<'a>(&mut self, writes: impl Iterator<Item = &'a Write>) -> Result<Vec<Vec<Record>>, JournalError> {
         let failed = |source| journal_error("write", source);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        let mut last = self.last;
+        let mut end = self.end;
         let mut written = Vec::new();
         for write in writes {
             written.push(match write {
-                Write::Append { at, commit, facts } => append(&transaction, &mut last, *at, *commit, facts)?,
-                Write::Put { key, value } => put(&transaction, key, value).map(|()| Vec::new()).map_err(failed)?,
+                Write::Append { at, commit, facts } => append(&transaction, &mut end, *at, *commit, facts)?,
+                Write::Put { key, value } => schema::put(&transaction, key, value).map(|()| Vec::new()).map_err(failed)?,
             });
         }
         transaction.commit().map_err(failed)?;
-        self.last = last;
+        if end != self.end
+            && let Some(mark) = &mut self.mark
+        {
+            mark.set(end);
+        }
+        self.end = end;
         Ok(written)
     }
 }
 
-fn append(to: &Transaction<'_>, last: &mut u64, at: Timestamp, commit: CommitId, facts: &[Fact]) -> Result<Vec<Record>, JournalError> {
+fn append(to: &Transaction<'_>, end: &mut End, at: Timestamp, commit: CommitId, facts: &[Fact]) -> Result<Vec<Record>, JournalError> {
     let failed = |source| journal_error("write", source);
-    let sql = r#"INSERT INTO record (seq, at, "commit", machine, kind, fact) VALUES (?, ?, ?, ?, ?, ?)"#;
-    let mut statement = to.prepare_cached(sql).map_err(failed)?;
+    let (when, under) = (at.to_string(), commit.to_string());
     let mut records = Vec::with_capacity(facts.len());
     for fact in facts {
-        *last += 1;
         let json = serde_json::to_string(fact).map_err(|source| JournalError {
             message: format!("can't write a fact about {} as JSON", fact.machine()),
             class: RetryClass::Failed,
             source: Some(Box::new(source)),
         })?;
-        let seq = i64::try_from(*last).unwrap_or(i64::MAX);
-        let row = params![seq, at.to_string(), commit.to_string(), fact.machine().as_str(), kind(&json), json];
-        statement.execute(row).map_err(failed)?;
-        records.push(Record { seq: *last, at, commit, fact: fact.clone() });
+        let (seq, machine) = (end.0 + 1, fact.machine().as_str());
+        let columns = Columns { seq, at: &when, commit: &under, machine, kind: kind(&json), fact: &json };
+        *end = (seq, schema::insert(to, &end.1, &columns).map_err(failed)?);
+        records.push(Record { seq: seq.unsigned_abs(), at, commit, fact: fact.clone() });
     }
     Ok(records)
-}
-
-fn put(to: &Transaction<'_>, key: &str, value: &str) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO kv (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
-    to.prepare_cached(sql)?.execute([key, value]).map(|_| ())
 }
 
 /// The fact's tag, for people who query the file. The tag comes first in what serde writes for an enum tagged inside.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptId, MachineName, RolloutName, Unknown};
+use super::{AttemptId, Hold, MachineName, RolloutName, Unknown};
 
 /// Why a machine is not being worked on.
 #[must_use]
@@ -13,6 +13,16 @@ use super::{AttemptId, MachineName, RolloutName, Unknown};
 pub enum Held {
     /// `suspend: true`.
     Suspended,
+    /// `rackwright hold`: somebody on the controller's host stopped it.
+    OnHold {
+        /// By whom, when and why.
+        hold: Hold,
+    },
+    /// The local brake can't be read, so everything is taken to be on hold.
+    BrakeUnreadable {
+        /// Why.
+        why: String,
+    },
     /// The BMC's word is missing, so nothing disruptive may follow (law 2).
     Unobserved {
         /// What is missing.
@@ -101,6 +111,10 @@ impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Held::Suspended => write!(f, "suspended by its manifest"),
+            Held::OnHold { hold } => {
+                write!(f, "{hold}; `rackwright unhold {}` lets it go on", hold.scope.as_arguments())
+            }
+            Held::BrakeUnreadable { why } => write!(f, "everything is held, because nobody can say what is: {why}"),
             Held::Unobserved { field, why } => write!(f, "{field} is unknown: {why}"),
             Held::IdentityMismatch { field, declared, observed } => write!(f, "{field} is {observed}, the manifest says {declared}"),
             Held::Unclear { with } => {

@@ -6,6 +6,7 @@
 //! [`Observation`], `plan` makes a [`Plan`].
 
 mod agent;
+mod brake;
 mod choose;
 mod commit;
 mod evidence;
@@ -24,6 +25,7 @@ mod step;
 mod ticket;
 
 pub use agent::*;
+pub use brake::*;
 pub use choose::*;
 pub use commit::*;
 pub use evidence::*;

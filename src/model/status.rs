@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Commit, Generation, MachineName, Problem, Progress, Rung, SiteName, Timestamp};
+use super::{Brake, Commit, Generation, MachineName, Problem, Progress, Rung, SiteName, Timestamp};
 
 /// State of a machine, a group or the fleet. Ordered from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -56,6 +56,9 @@ pub struct Status {
     pub notes_problem: Option<String>,
     /// What is wrong in the newest commit.
     pub problems: Vec<Problem>,
+    /// What somebody on the controller's host stopped by hand.
+    #[serde(default, skip_serializing_if = "Brake::is_off")]
+    pub brake: Brake,
 }
 
 /// The state of one machine.

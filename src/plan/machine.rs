@@ -11,8 +11,8 @@ use super::{
     wish::Wish,
 };
 use crate::model::{
-    Action, Attempt, AttemptEnd, AttemptId, Drift, Held, Machine, MachineHistory, MachineName, MachinePlan, Observation, OnClaim, Reason,
-    Reimaging, Rung, Seen, SignedDuration, Step, Ticket, Timestamp, Unknown, Waiting,
+    Action, Attempt, AttemptEnd, AttemptId, Brake, Drift, Held, Machine, MachineHistory, MachineName, MachinePlan, Observation, OnClaim,
+    Reason, Reimaging, Rung, Seen, SignedDuration, Step, Ticket, Timestamp, Unknown, Waiting,
 };
 
 /// The part of a machine of the fleet.
@@ -40,7 +40,30 @@ pub(super) fn plan<'a>(input: &Input<'a>, groups: &mut Groups<'a>, case: &Case<'
             None => settle(input, groups, case, history, &mut part),
         },
     }
+    hold_back(input.brake, case.hold.clone(), &mut part);
     part
+}
+
+/// Takes from a machine on hold what would be begun. What is merely noted goes on, except for what would take the machine from a name by
+/// which it is held.
+fn hold_back(brake: &Brake, hold: Option<Held>, part: &mut MachinePlan) {
+    let Some(hold) = hold else { return };
+    let own = brake.names(&part.name);
+    part.steps.retain(|step| match &step.action {
+        Action::BeginAttempt { .. } | Action::PowerOn | Action::PowerOff { .. } | Action::BootFromNetwork { .. } => false,
+        Action::Release => !own,
+        Action::Rename { from } => !own && !brake.names(from),
+        Action::Claim { .. } | Action::NoteHardware { .. } | Action::Witness { .. } | Action::EndAttempt { .. } => true,
+    });
+    if !part.held.contains(&hold) {
+        part.held.insert(0, hold);
+    }
+}
+
+/// Why nobody may lay a hand on a machine.
+pub(super) fn obstacles(input: &Input<'_>, case: &Case<'_>) -> Vec<Held> {
+    let known = identity::obstacles(case.machine, case.seen, input.now, &input.deadlines);
+    case.hold.clone().into_iter().chain(known).collect()
 }
 
 /// The part of a machine that only the journal knows: it left the fleet. It is never powered or wiped (law 3).
@@ -58,6 +81,7 @@ pub(super) fn left(input: &Input<'_>, names: &Names<'_>, name: &MachineName, his
     } else {
         part.steps.push(step(name, Action::Release, Reason::LeftTheFleet));
     }
+    hold_back(input.brake, input.brake.on(name, None), &mut part);
     part
 }
 
@@ -122,7 +146,7 @@ fn claim<'a>(input: &Input<'a>, groups: &Groups<'a>, case: &Case<'a>, part: &mut
     let machine = case.machine;
     let replaced = case.standing == Some(Standing::Replaced);
     if replaced {
-        part.held.extend(identity::obstacles(machine, case.seen, input.now, &input.deadlines));
+        part.held.extend(obstacles(input, case));
     } else {
         part.held.extend(identity::mismatch(machine, case.seen));
     }
@@ -160,13 +184,13 @@ fn go_on(input: &Input<'_>, case: &Case<'_>, history: &MachineHistory, attempt: 
     let same = machine.generation() == Some(attempt.generation);
     let own = ticket(input, machine, attempt);
     // Without a disk or an interface there is nothing to go on with, unless the write that an earlier commit asked for is on its way.
-    let wanted = same && case.wish != Wish::Adopt && (attempt.wrote() || (!machine.suspend && own.is_some()));
+    let wanted = same && case.wish != Wish::Adopt && (attempt.wrote() || (!machine.suspend && case.hold.is_none() && own.is_some()));
     let former = || input.former.and_then(|fleet| fleet.machines.get(&machine.name)).filter(|_| attempt.wrote());
     part.ticket = own.or_else(|| ticket(input, former()?, attempt));
     if same && (part.reimage.is_none() || attempt.wrote()) {
         part.reimage = reimaging(machine, Reason::PartOf { attempt: attempt.id.clone() });
     }
-    let obstacles = identity::obstacles(machine, case.seen, input.now, &input.deadlines);
+    let obstacles = obstacles(input, case);
     // Law 8, as soon as it is known and while nothing is written. The agent checks the same on the machine itself.
     let stranger = obstacles.iter().find(|held| matches!(held, Held::IdentityMismatch { .. })).filter(|_| !attempt.wrote());
     if let Some(stranger) = stranger {
@@ -235,7 +259,7 @@ fn begin<'a>(
 ) {
     let machine = case.machine;
     let Some(generation) = machine.generation() else { return };
-    let mut held = identity::obstacles(machine, case.seen, input.now, &input.deadlines);
+    let mut held = obstacles(input, case);
     held.extend(incomplete(machine));
     if input.history.lost && *reason == Reason::InstallOnClaim {
         held.push(Held::JournalLost);

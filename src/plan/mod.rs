@@ -28,8 +28,8 @@ pub use identity::hardware;
 pub use render::{render_machine, render_markdown, render_text};
 
 use crate::model::{
-    AttemptEnd, AttemptId, Commit, Fleet, History, Machine, MachineHistory, MachineName, MachinePlan, Observation, OnClaim, Plan,
-    PowerIntent, PowerState, Problem, Reason, Timestamp,
+    AttemptEnd, AttemptId, Brake, Commit, Fleet, Held, History, Machine, MachineHistory, MachineName, MachinePlan, Observation, OnClaim,
+    Plan, PowerIntent, PowerState, Problem, Reason, Timestamp,
 };
 use groups::Groups;
 use names::{Names, Standing};
@@ -54,6 +54,8 @@ pub struct Input<'a> {
     /// Last sign of life of each open attempt that is not in the journal: the agent's progress, and for all open attempts the
     /// start of the controller, so that the time for which it was down does not count as silence.
     pub alive: &'a BTreeMap<AttemptId, Timestamp>,
+    /// What somebody on the controller's host stopped by hand.
+    pub brake: &'a Brake,
     /// How long each wait may take.
     pub deadlines: Deadlines,
     /// Now.
@@ -70,6 +72,8 @@ struct Case<'a> {
     standing: Option<Standing<'a>>,
     seen: Option<&'a Observation>,
     wish: Wish,
+    /// The local brake, if it is on.
+    hold: Option<Held>,
     group: usize,
     /// An attempt is on its way.
     open: bool,
@@ -116,7 +120,7 @@ impl Case<'_> {
 pub fn plan(input: &Input<'_>) -> Plan {
     let names = Names::of(input.fleet, input.history);
     let mut groups = Groups::of(input.fleet);
-    let cases: Vec<Case<'_>> = input.fleet.machines.values().map(|machine| case(input, &names, machine)).collect();
+    let cases: Vec<Case<'_>> = input.fleet.machines.values().map(|machine| case(input, &names, &groups, machine)).collect();
     for case in &cases {
         groups.count(case);
     }
@@ -146,7 +150,7 @@ pub fn baseline(fleet: &Fleet, now: Timestamp) -> History {
     History { machines, ..History::default() }
 }
 
-fn case<'a>(input: &Input<'a>, names: &Names<'a>, machine: &'a Machine) -> Case<'a> {
+fn case<'a>(input: &Input<'a>, names: &Names<'a>, groups: &Groups<'a>, machine: &'a Machine) -> Case<'a> {
     let standing = names.standing(&machine.name);
     let known = match standing {
         Some(Standing::Renamed(from)) => Some(from),
@@ -176,12 +180,16 @@ fn case<'a>(input: &Input<'a>, names: &Names<'a>, machine: &'a Machine) -> Case<
     let begun = attempts
         .iter()
         .any(|attempt| attempt.commit == input.commit.id && !matches!(attempt.end, Some((_, AttemptEnd::Superseded)) if !attempt.wrote()));
+    let group = Groups::index(input.fleet, machine);
+    let hold = |name: &MachineName| input.brake.on(name, groups.rollout(group));
+    let earlier = if let Some(Standing::Renamed(from)) = standing { hold(from) } else { None };
     Case {
         machine,
         history,
         standing,
         seen,
-        group: Groups::index(input.fleet, machine),
+        hold: hold(&machine.name).or(earlier),
+        group,
         open,
         unavailable,
         out_of_service: unavailable || unknown_disk || never_installed,

@@ -2,8 +2,8 @@
 
 use super::{Case, Input, deadlines::after, identity, machine};
 use crate::model::{
-    Action, Attempt, Drift, DriftPolicy, Held, Machine, MachineHistory, MachinePlan, Observation, PowerIntent, PowerState, Reason, Rung,
-    Seen, SignedDuration, Step, Timestamp, Unknown, Waiting,
+    Action, Attempt, Drift, DriftPolicy, Machine, MachineHistory, MachinePlan, Observation, PowerIntent, PowerState, Reason, Rung, Seen,
+    SignedDuration, Step, Timestamp, Unknown, Waiting,
 };
 
 /// What a power state should be, when it is another. Transitional states are not drift; they pass.
@@ -38,7 +38,7 @@ pub(super) fn settle(input: &Input<'_>, case: &Case<'_>, history: &MachineHistor
         part.waiting = Some(Waiting { why, until: Some(until) });
         return;
     }
-    let obstacles: Vec<Held> = identity::obstacles(case.machine, case.seen, input.now, &input.deadlines);
+    let obstacles = machine::obstacles(input, case);
     if obstacles.is_empty() {
         part.steps.push(Step { machine: part.name.clone(), action, reason });
     } else {

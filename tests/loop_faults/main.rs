@@ -3,6 +3,7 @@
 
 mod bmc;
 mod boot;
+mod brake;
 mod identity;
 mod images;
 #[path = "../lab/mod.rs"]

@@ -48,6 +48,7 @@ pub struct World {
     pub history: History,
     pub iron: BTreeMap<MachineName, Iron>,
     pub alive: BTreeMap<AttemptId, Timestamp>,
+    pub brake: Brake,
     pub deadlines: Deadlines,
     pub now: Timestamp,
     commits: u8,
@@ -65,6 +66,7 @@ impl World {
             history: History::default(),
             iron: BTreeMap::new(),
             alive: BTreeMap::new(),
+            brake: Brake::default(),
             deadlines: Deadlines::default(),
             now,
             commits: 0,
@@ -132,6 +134,7 @@ impl World {
             history: &self.history,
             former: Some(&self.former),
             alive: &self.alive,
+            brake: &self.brake,
             deadlines: self.deadlines,
             now: self.now,
         })

@@ -1,6 +1,7 @@
 //! A second reader of the plan. It knows the law and nothing of how the planner works; it shares no code with it on purpose, so
 //! that one wrong line can't both make and excuse a wrong step. The engine executes no plan with a violation.
 
+mod brake;
 mod hardware;
 
 use std::{cell::OnceCell, collections::BTreeMap, fmt};
@@ -54,6 +55,7 @@ pub fn check(plan: &Plan, input: &Input<'_>) -> Vec<Violation> {
         };
         reader.form(part);
         reader.ticket(part);
+        reader.brake(part);
         for step in &part.steps {
             reader.step(step);
         }
