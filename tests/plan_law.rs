@@ -537,6 +537,41 @@ fn the_checker_counts_budgets_anew() {
     });
 }
 
+/// The planner is told of an approval that the checker can't find: by a stranger, for too few, or in other words.
+#[test]
+fn the_checker_reads_approvals_anew() {
+    let mut world = World::new();
+    world.fleet.settings.budgets = Budgets { max_destructive: Destructive { count: 1, share: 100 }, ..Budgets::default() };
+    world.fleet.settings.approvers = vec!["anna@example.org".to_owned()];
+    for number in 1..=2 {
+        world.add(Machine { install: Some(install("v1", None, 0)), ..machine(&format!("m-{number}"), number) });
+    }
+    world.turn(false);
+    world.commit("v2");
+    for machine in world.fleet.machines.values_mut() {
+        Arc::make_mut(machine).install = Some(install("v2", None, 0));
+    }
+    let approve = |by: &str, text: &str| vec![Approval { by: by.to_owned(), text: text.to_owned() }];
+    world.commit.approvals = approve("anna@example.org", "destroy=2");
+    world.turn(false);
+    let first = world.open(&name("m-1")).unwrap().id.clone();
+    for rung in [Rung::AgentUp, Rung::Writing, Rung::Written, Rung::CalledHome] {
+        world.reach(&name("m-1"), rung);
+    }
+    world.append(Fact::Concluded { attempt: first, end: AttemptEnd::Done });
+    let (made, violations) = world.plan();
+    assert!(made.steps().any(|step| step.risk() == Risk::Destructive), "{}", render_text(&made));
+    assert_eq!(violations, []);
+    for approvals in
+        [vec![], approve("mallory@example.org", "destroy=2"), approve("anna@example.org", "destroy=1"), approve("anna@example.org", "2")]
+    {
+        world.commit.approvals = approvals;
+        let violations = world.with_input(|input| check(&made, input));
+        assert!(violations.iter().any(|violation| violation.law == 7), "{:?}", world.commit.approvals);
+        assert!(world.plan().0.steps().all(|step| step.risk() != Risk::Destructive));
+    }
+}
+
 #[test]
 fn a_base_and_a_head_are_compared_without_hardware() {
     let mut watched = Watched::new(1, 5);

@@ -62,6 +62,8 @@ impl Scenario {
             "policy" => self.world.fleet.settings.drift.power = policy(rest[1]),
             "commit" => self.world.commit(line.trim_start().strip_prefix("commit").unwrap().trim()),
             "set" => self.set(rest),
+            "approvers" => self.world.fleet.settings.approvers = rest[0].split(',').map(str::to_owned).collect(),
+            "approve" => self.world.commit.approvals.push(Approval { by: rest[0].to_owned(), text: rest[1..].join(" ") }),
             "remove" => names(rest[0]).iter().for_each(|name| drop(self.world.fleet.machines.remove(name))),
             "rename" => self.rename(rest),
             "iron" => self.iron(rest),

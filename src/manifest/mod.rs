@@ -22,6 +22,7 @@ mod names;
 mod parse;
 mod plain;
 mod raw;
+mod raw_rollout;
 mod render;
 mod scalars;
 mod schema;

@@ -51,6 +51,8 @@ mod shared {
 pub struct FleetSettings {
     /// Whether history may be rewritten (law: refused unless the Fleet allows it).
     pub allow_force_push: bool,
+    /// Addresses of authors whose commits may approve what exceeds a budget.
+    pub approvers: Vec<String>,
     /// What to do about each class of drift.
     pub drift: DriftPolicies,
     /// Budgets of machines that no rollout selects, and the default of rollouts that state none.

@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Case;
+use super::{Case, Input, approval::Approved};
 use crate::model::{Budgets, Fleet, GroupPlan, Held, Machine, RolloutName};
 
 /// The groups of a fleet and its racks, with what is used.
@@ -21,6 +21,9 @@ pub(super) struct Groups<'a> {
     /// In order of name; the last is `default`.
     all: Vec<Group<'a>>,
     racks: BTreeMap<(&'a str, &'a str), Usage>,
+    approved: Approved,
+    /// Reinstalls that the commit asks for in all groups.
+    wanted: u32,
 }
 
 /// One group.
@@ -48,7 +51,8 @@ struct Usage {
 
 impl<'a> Groups<'a> {
     /// The groups of a fleet, empty of machines.
-    pub(super) fn of(fleet: &'a Fleet) -> Self {
+    pub(super) fn of(input: &Input<'a>) -> Self {
+        let fleet = input.fleet;
         let group = |name, rollout, after, budgets| Group {
             name,
             rollout,
@@ -63,7 +67,7 @@ impl<'a> Groups<'a> {
         let rollouts =
             fleet.rollouts.iter().map(|(name, rollout)| group(name.as_str(), Some(name), rollout.after.as_slice(), &rollout.budgets));
         let all = rollouts.chain([group("default", None, &[], &fleet.settings.budgets)]).collect();
-        Self { all, racks: BTreeMap::new() }
+        Self { all, racks: BTreeMap::new(), approved: Approved::of(input.commit, &fleet.settings), wanted: 0 }
     }
 
     /// The group of a machine: the first, by name, whose selector it matches.
@@ -79,6 +83,7 @@ impl<'a> Groups<'a> {
 
     /// Counts a machine.
     pub(super) fn count(&mut self, case: &Case<'a>) {
+        self.wanted += u32::from(case.wanted_by_commit);
         let group = &mut self.all[case.group];
         group.ready += u32::from(case.ready());
         group.unfinished += u32::from(case.unfinished());
@@ -100,9 +105,10 @@ impl<'a> Groups<'a> {
             held.push(Held::Breaker { scope: group.name.to_owned(), failures: group.failures, allowed });
         }
         let allowed = group.budgets.max_destructive.of(group.usage.total);
-        if group.wanted > allowed {
+        if group.over_budget() && self.approved.by(self.wanted).is_none() {
             let what = if group.rollout.is_some() { format!("rollout {}", group.name) } else { "the Fleet's budgets".to_owned() };
-            let needs = format!("a commit that raises maxDestructive of {what} to {} or asks for less", group.wanted);
+            let approval = self.approved.needs(self.wanted);
+            let needs = format!("{approval}a commit that raises maxDestructive of {what} to {} or asks for less", group.wanted);
             held.push(Held::Budget { scope: group.name.to_owned(), wanted: group.wanted, allowed, needs });
         }
         held.extend(group.after.iter().filter_map(|earlier| self.unready(earlier)));
@@ -149,6 +155,7 @@ impl<'a> Groups<'a> {
             unavailable_allowed: group.budgets.max_unavailable.of(group.usage.total),
             destructive: group.wanted,
             destructive_allowed: group.budgets.max_destructive.of(group.usage.total),
+            approved_by: self.approved.by(self.wanted).filter(|_| group.over_budget()).map(str::to_owned),
             failures: group.failures,
         })
         .collect()
@@ -156,6 +163,10 @@ impl<'a> Groups<'a> {
 }
 
 impl Group<'_> {
+    fn over_budget(&self) -> bool {
+        self.wanted > self.budgets.max_destructive.of(self.usage.total)
+    }
+
     fn breaker_open(&self) -> bool {
         self.failures >= self.budgets.breaker_failures
     }
