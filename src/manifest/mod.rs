@@ -31,6 +31,7 @@ mod starter;
 mod template;
 mod text;
 mod unique;
+mod windows;
 mod world;
 mod yaml;
 

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(crate) use super::{
-    raw_rollout::{Breaker, Budgets, MaxDestructive, MaxUnavailable, RolloutSpec},
-    scalars::{AmountText, Labels, SizeText, Text},
+    raw_rollout::{Breaker, Budgets, MaxDestructive, MaxUnavailable, RolloutSpec, Window},
+    scalars::{AmountText, Freeze, Labels, SizeText, Text},
 };
 use crate::model::{BootMode, DhcpMode, DriftPolicy, ImageFormat, OnClaim, PowerIntent};
 
@@ -91,6 +91,10 @@ pub(crate) struct FleetSpec {
     /// Budgets of machines that no rollout selects, and what a rollout uses where it states none.
     #[serde(default)]
     pub(crate) budgets: Budgets,
+    /// When machines may be reinstalled or switched off: of machines that no rollout selects, and of rollouts that state none.
+    pub(crate) windows: Option<Vec<Window>>,
+    /// Nothing is begun anywhere: `true`, or until when and why.
+    pub(crate) freeze: Option<Freeze>,
 }
 
 /// What to do when hardware differs from its manifest, by class of field. A disk is never written because of drift.

@@ -17,7 +17,7 @@ use super::{
     parse::Doc,
     raw::{ImageSpec, Kind, NetworkSpec, SecretSpec, Spec},
     template::{Templates, network_input},
-    text,
+    text, windows,
 };
 use crate::model::{
     Digest, DriftPolicies, Files, FleetSettings, Image, ImageName, Network, NetworkName, Rollout, RolloutName, SecretFrom, SecretName,
@@ -108,6 +108,8 @@ fn fleet<'a>(source: Source<'a>, faults: &mut Faults<'a>) -> FleetSettings {
         approvers: spec.approvers.clone(),
         drift: DriftPolicies { power: spec.drift.power.unwrap_or_default() },
         budgets: stated.read(source, path_to!["spec", "budgets"], &Default::default(), faults),
+        windows: windows::windows(source, spec.windows.as_deref().unwrap_or_default(), faults),
+        freeze: windows::freeze(source, &spec.freeze, faults),
     }
 }
 

@@ -22,6 +22,7 @@ mod problem;
 mod status;
 mod step;
 mod ticket;
+mod window;
 
 pub use agent::*;
 pub use choose::*;
@@ -40,5 +41,6 @@ pub use problem::*;
 pub use status::*;
 pub use step::*;
 pub use ticket::*;
+pub use window::*;
 
 pub use jiff::{SignedDuration, Timestamp};

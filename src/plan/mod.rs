@@ -19,6 +19,7 @@ mod power;
 pub mod reimage;
 mod render;
 mod waits;
+mod windows;
 mod wish;
 
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Violation;
-use crate::model::{Amount, Budgets, Fleet, Machine, MachineHistory, Plan, Risk, Rollout, Rung};
+use crate::model::{Amount, Budgets, Fleet, Machine, MachineHistory, Plan, Risk, Rollout, Rung, Timestamp, Weekday, Window};
 use crate::plan::Input;
 
 /// Law 7, counted anew from machines and steps. It counts less than the planner does (no failed disks, no machines that are off),
@@ -64,6 +64,32 @@ pub(super) fn budgets(plan: &Plan, input: &Input<'_>, found: &mut Vec<Violation>
             }
         }
     }
+}
+
+/// Why nothing disruptive may begin on a machine now, whatever it is. The wall clock is reckoned from seconds here, not asked for.
+pub(super) fn closed(input: &Input<'_>, machine: &Machine) -> Option<&'static str> {
+    let settings = &input.fleet.settings;
+    let rollout = rollout_of(input.fleet, machine);
+    let freezes = [settings.freeze.as_ref(), rollout.and_then(|rollout| rollout.freeze.as_ref())];
+    if freezes.into_iter().flatten().any(|freeze| !matches!(freeze.until, Some(until) if until <= input.now)) {
+        return Some("it is frozen, and something begins");
+    }
+    if rollout.is_some_and(|rollout| rollout.paused) {
+        return Some("its rollout is paused, and something begins");
+    }
+    let windows = rollout.map_or(&settings.windows, |rollout| &rollout.windows);
+    let open = windows.iter().any(|window| in_window(window, input.now));
+    (!windows.is_empty() && !open).then_some("no window is open, and something begins")
+}
+
+fn in_window(window: &Window, now: Timestamp) -> bool {
+    let Ok(zone) = jiff::tz::TimeZoneDatabase::bundled().get(&window.time_zone) else { return false };
+    let local = now.as_second() + i64::from(zone.to_offset(now).seconds());
+    let minutes_of_week = |day: Weekday| Weekday::ALL.iter().position(|other| *other == day).unwrap_or_default() as i64 * 1440;
+    // 1970-01-01 was a Thursday.
+    let minute = (local.div_euclid(60) + 3 * 1440).rem_euclid(7 * 1440);
+    let length = (i64::from(window.to) - i64::from(window.from) + 1439).rem_euclid(1440) + 1;
+    window.days.iter().any(|day| (minute - minutes_of_week(*day) - i64::from(window.from)).rem_euclid(7 * 1440) < length)
 }
 
 /// How many machines the commit in force may reinstall by its own trailers; 0 without any that counts.

@@ -206,6 +206,16 @@ impl Reader<'_, '_> {
         let armed = history.open_attempt().is_some_and(|open| open.reached(Rung::TicketArmed).is_some());
         let why = armed || self.left_behind() || (machine.power == PowerIntent::Off && history.open_attempt().is_none());
         self.require(why, 1, "it is switched off and nobody asked for it");
+        if history.open_attempt().is_none() && !self.left_behind() {
+            self.may_begin(machine);
+        }
+    }
+
+    /// Windows, freezes and pauses.
+    fn may_begin(&mut self, machine: &Machine) {
+        if let Some(why) = budgets::closed(self.input, machine) {
+            self.require(false, 7, why);
+        }
     }
 
     /// Whether its last attempt ended before its first byte, so that the machine has to be brought back.
@@ -226,6 +236,7 @@ impl Reader<'_, '_> {
     fn begin(&mut self, generation: Generation) {
         let (Some(machine), Some(history)) = (self.machine, self.history) else { return };
         self.own_history(machine, history);
+        self.may_begin(machine);
         let declared = machine.install.as_ref().map(|install| install.generation);
         self.require(declared == Some(generation), 1, "the commit does not ask for this generation");
         self.require(history.installed != Some(generation), 1, "its disk holds this generation already");
