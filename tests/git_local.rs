@@ -118,3 +118,30 @@ fn the_notes_setup_keeps_what_is_configured_and_needs_a_remote() {
     git(alone.path(), &["init", "-q"]);
     assert!(notes_setup(alone.path()).unwrap_err().message.contains("has no remote `origin`"));
 }
+
+/// Who says what is taken as Git itself takes it: `git log` is asked about each message.
+#[test]
+fn an_approval_is_a_trailer_as_git_reads_it() {
+    let fleet = Fleet::new();
+    let messages: [(&str, &[&str]); 9] = [
+        ("v2\n\nRackwright-Approve: destroy=40\n", &["destroy=40"]),
+        ("v2\n\nWhy.\n\nrackwright-approve:destroy=3\nSigned-off-by: A <a@example.org>\n", &["destroy=3"]),
+        ("v2\n\nRackwright-Approve: destroy=1\nRackwright-Approve: destroy=2\n", &["destroy=1", "destroy=2"]),
+        // Not in the last paragraph, or in the middle of a sentence.
+        ("v2\n\nRackwright-Approve: destroy=40\n\nThat was a quotation.\n", &[]),
+        ("v2\n\nPlease do not write\nRackwright-Approve: destroy=40\nin here, anybody, ever.\nIt would count.\nReally.\n", &[]),
+        ("Rackwright-Approve: destroy=40\n", &[]),
+        ("v2\n\n> Rackwright-Approve: destroy=40\n", &[]),
+        ("v2\n\nRackwright-Approve : destroy=40\n", &["destroy=40"]),
+        ("v2\n\nRackwright-Approve: \u{1b}[2Jdestroy=40\u{7}\n", &["[2Jdestroy=40"]),
+    ];
+    for (message, expected) in messages {
+        git(&fleet.person(), &["-c", "user.email=x@y", "commit", "-q", "--allow-empty", "--cleanup=verbatim", "-m", message]);
+        let approvals = read_tree_at(&fleet.person(), "HEAD").unwrap().commit.approvals;
+        let texts: Vec<&str> = approvals.iter().map(|approval| approval.text.as_str()).collect();
+        assert_eq!(texts, expected, "{message:?}");
+        assert!(approvals.iter().all(|approval| approval.by == "ada@example.com"));
+        let of_git = git(&fleet.person(), &["log", "-1", "--format=%(trailers:key=Rackwright-Approve,valueonly)"]);
+        assert_eq!(of_git.lines().count(), expected.len(), "git reads {message:?} as {of_git:?}");
+    }
+}

@@ -66,7 +66,8 @@ fn an_upgrade_reimages_nothing() {
     let last = records.last().unwrap();
     let now = last.at;
     let seen = seen(&fleet, now);
-    let commit = Commit { id: last.commit, subject: "web".to_owned(), author: "a <a@example.org>".to_owned(), time: now };
+    let commit =
+        Commit { id: last.commit, subject: "web".to_owned(), author: "a <a@example.org>".to_owned(), time: now, approvals: Vec::new() };
     let alive = BTreeMap::new();
     // What was in force before the upgrade is not in the new program's memory.
     let deadlines = Deadlines::default();

@@ -617,6 +617,119 @@ fn the_checker_counts_budgets_anew() {
     });
 }
 
+/// The planner is told of an approval that the checker can't find: by a stranger, for too few, or in other words.
+#[test]
+fn the_checker_reads_approvals_anew() {
+    let mut world = World::new();
+    world.fleet.settings.budgets = Budgets { max_destructive: Destructive { count: 1, share: 100 }, ..Budgets::default() };
+    world.fleet.settings.approvers = vec!["anna@example.org".to_owned()];
+    for number in 1..=2 {
+        world.add(Machine { install: Some(install("v1", None, 0)), ..machine(&format!("m-{number}"), number) });
+    }
+    world.turn(false);
+    world.commit("v2");
+    for machine in world.fleet.machines.values_mut() {
+        Arc::make_mut(machine).install = Some(install("v2", None, 0));
+    }
+    let approve = |by: &str, text: &str| vec![Approval { by: by.to_owned(), text: text.to_owned() }];
+    world.commit.approvals = approve("anna@example.org", "destroy=2");
+    world.turn(false);
+    let first = world.open(&name("m-1")).unwrap().id.clone();
+    for rung in [Rung::AgentUp, Rung::Writing, Rung::Written, Rung::CalledHome] {
+        world.reach(&name("m-1"), rung);
+    }
+    world.append(Fact::Concluded { attempt: first, end: AttemptEnd::Done });
+    let (made, violations) = world.plan();
+    assert!(made.steps().any(|step| step.risk() == Risk::Destructive), "{}", render_text(&made));
+    assert_eq!(violations, []);
+    for approvals in
+        [vec![], approve("mallory@example.org", "destroy=2"), approve("anna@example.org", "destroy=1"), approve("anna@example.org", "2")]
+    {
+        world.commit.approvals = approvals;
+        let violations = world.with_input(|input| check(&made, input));
+        assert!(violations.iter().any(|violation| violation.law == 7), "{:?}", world.commit.approvals);
+        assert!(world.plan().0.steps().all(|step| step.risk() != Risk::Destructive));
+    }
+}
+
+fn only(begins: bool, made: &mut Plan) {
+    let generation = install("v2", None, 0).generation;
+    made.machines.get_mut(&name("m-1")).unwrap().steps = if begins { vec![begin("m-1", 1, generation)] } else { vec![] };
+}
+
+/// Planner and checker reckon the wall clock in two ways. Every quarter of an hour, around each change of daylight saving.
+#[test]
+fn a_window_is_open_for_the_checker_when_it_is_for_the_planner() {
+    let mut world = World::new();
+    world.add(Machine { install: Some(install("v1", None, 0)), ..machine("m-1", 1) });
+    world.turn(false);
+    world.commit("v2");
+    Arc::make_mut(world.fleet.machines.get_mut(&name("m-1")).unwrap()).install = Some(install("v2", None, 0));
+    let zones = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "Pacific/Auckland", "UTC", "No/Where"];
+    let days = [vec![Weekday::Sun], vec![Weekday::Sat, Weekday::Mon], Weekday::ALL.to_vec()];
+    let times = [(150, 165), (1320, 300), (60, 180), (0, 1440), (1425, 1425), (120, 0)];
+    let (mut opened, mut closed) = (0, 0);
+    for (zone, days, (from, to)) in zones
+        .iter()
+        .flat_map(|zone| days.iter().map(move |days| (zone, days)))
+        .flat_map(|(zone, days)| times.iter().map(move |times| (*zone, days, *times)))
+    {
+        world.fleet.settings.windows = vec![Window { days: days.clone(), from, to, time_zone: zone.to_owned() }];
+        for start in
+            ["2026-03-07T00:00:00Z", "2026-03-28T12:00:00Z", "2026-04-04T00:00:00Z", "2026-10-24T12:00:00Z", "2026-10-31T12:00:00Z"]
+        {
+            world.now = start.parse().unwrap();
+            for _ in 0..4 * 48 {
+                world.tick(15 * 60);
+                world.with_input(|input| {
+                    let mut made = plan(input);
+                    assert_eq!(check(&made, input), []);
+                    let begins = made.steps().next().is_some();
+                    only(true, &mut made);
+                    assert_eq!(check(&made, input).is_empty(), begins, "{zone} {days:?} {from} {to} at {}", input.now);
+                    *(if begins { &mut opened } else { &mut closed }) += 1;
+                });
+            }
+        }
+    }
+    assert!(opened > 10_000 && closed > 10_000, "{opened} {closed}");
+}
+
+#[test]
+fn the_checker_knows_freezes_and_pauses() {
+    let stop: [fn(&mut World); 5] = [
+        |world| world.fleet.settings.freeze = Some(Freeze::default()),
+        |world| world.fleet.settings.freeze = Some(Freeze { until: Some(Timestamp::MAX), reason: None }),
+        |world| world.fleet.settings.windows = vec![Window { days: vec![], from: 0, to: 1440, time_zone: "UTC".to_owned() }],
+        |world| world.fleet.rollouts.values_mut().for_each(|rollout| rollout.paused = true),
+        |world| world.fleet.rollouts.values_mut().for_each(|rollout| rollout.freeze = Some(Freeze::default())),
+    ];
+    for (n, stop) in stop.iter().enumerate() {
+        let mut world = about_to_reinstall();
+        let all = Rollout {
+            name: RolloutName::new("all").unwrap(),
+            selector: BTreeMap::new(),
+            after: vec![],
+            budgets: Budgets { max_destructive: Destructive { count: 9, share: 100 }, ..Budgets::default() },
+            windows: vec![],
+            freeze: None,
+            paused: false,
+        };
+        world.fleet.rollouts.insert(all.name.clone(), all);
+        let (made, violations) = world.plan();
+        assert!(made.steps().any(|step| step.risk() == Risk::Destructive));
+        assert_eq!(violations, []);
+        stop(&mut world);
+        if n == 2 {
+            let windows = world.fleet.settings.windows.clone();
+            world.fleet.rollouts.values_mut().for_each(|rollout| rollout.windows.clone_from(&windows));
+        }
+        let found = world.with_input(|input| check(&made, input));
+        assert!(found.iter().any(|violation| violation.law == 7), "{n}");
+        assert!(world.plan().0.steps().all(|step| step.risk() < Risk::Disruptive), "{n}");
+    }
+}
+
 #[test]
 fn a_base_and_a_head_are_compared_without_hardware() {
     let mut watched = Watched::new(1, 5);

@@ -62,6 +62,11 @@ impl Scenario {
             "policy" => self.world.fleet.settings.drift.power = policy(rest[1]),
             "commit" => self.world.commit(line.trim_start().strip_prefix("commit").unwrap().trim()),
             "set" => self.set(rest),
+            "window" => self.world.fleet.settings.windows.push(window(rest[0])),
+            "frozen" => self.world.fleet.settings.freeze = rest.first().map(|until| frozen(until)),
+            "at" => self.world.now = rest[0].parse().unwrap(),
+            "approvers" => self.world.fleet.settings.approvers = rest[0].split(',').map(str::to_owned).collect(),
+            "approve" => self.world.commit.approvals.push(Approval { by: rest[0].to_owned(), text: rest[1..].join(" ") }),
             "remove" => names(rest[0]).iter().for_each(|name| drop(self.world.fleet.machines.remove(name))),
             "rename" => self.rename(rest),
             "iron" => self.iron(rest),
@@ -113,7 +118,7 @@ impl Scenario {
         let name = RolloutName::new(rest[0]).unwrap();
         let selector = [("group".to_owned(), rest[0].to_owned())].into();
         let mut budgets = Budgets { max_destructive: Destructive { count: 20, share: 100 }, ..Budgets::default() };
-        let mut after = Vec::new();
+        let (mut after, mut windows, mut freeze, mut paused) = (Vec::new(), Vec::new(), None, false);
         for pair in rest[1..].chunks(2) {
             match pair[0] {
                 "after" => after.push(RolloutName::new(pair[1]).unwrap()),
@@ -121,10 +126,13 @@ impl Scenario {
                 "rack" => budgets.max_unavailable_rack = Some(Amount::Count(pair[1].parse().unwrap())),
                 "destructive" => budgets.max_destructive.count = pair[1].parse().unwrap(),
                 "breaker" => budgets.breaker_failures = pair[1].parse().unwrap(),
+                "window" => windows.push(window(pair[1])),
+                "frozen" => freeze = Some(frozen(pair[1])),
+                "paused" => paused = pair[1] == "yes",
                 other => panic!("unknown budget {other}"),
             }
         }
-        self.world.fleet.rollouts.insert(name.clone(), Rollout { name, selector, after, budgets });
+        self.world.fleet.rollouts.insert(name.clone(), Rollout { name, selector, after, budgets, windows, freeze, paused });
     }
 
     fn rename(&mut self, rest: &[&str]) {
@@ -331,6 +339,21 @@ fn policy(text: &str) -> DriftPolicy {
         "Correct" => DriftPolicy::Correct,
         other => panic!("unknown policy {other}"),
     }
+}
+
+/// `Mon+Tue@22:00-05:00@Europe/Berlin`.
+fn window(text: &str) -> Window {
+    let (days, rest) = text.split_once('@').unwrap();
+    let (times, time_zone) = rest.split_once('@').unwrap();
+    let (from, to) = times.split_once('-').unwrap();
+    let minutes = |text: &str| text.split_once(':').map(|(h, m)| h.parse::<u16>().unwrap() * 60 + m.parse::<u16>().unwrap()).unwrap();
+    let day = |text: &str| Weekday::ALL.into_iter().find(|day| format!("{day:?}") == text).unwrap();
+    Window { days: days.split('+').map(day).collect(), from: minutes(from), to: minutes(to), time_zone: time_zone.to_owned() }
+}
+
+/// `ever`, or a time.
+fn frozen(text: &str) -> Freeze {
+    Freeze { until: (text != "ever").then(|| text.parse().unwrap()), reason: Some("end of the year".to_owned()) }
 }
 
 fn seconds(text: &str) -> u64 {

@@ -16,7 +16,10 @@ fn a_quiet_fleet_is_planned_quickly() {
         for group in 0..20 {
             let name = RolloutName::new(format!("group-{group:02}")).unwrap();
             let selector = [("group".to_owned(), group.to_string())].into();
-            world.fleet.rollouts.insert(name.clone(), Rollout { name, selector, after: vec![], budgets: Budgets::default() });
+            world.fleet.rollouts.insert(
+                name.clone(),
+                Rollout { name, selector, after: vec![], budgets: Budgets::default(), windows: vec![], freeze: None, paused: false },
+            );
         }
         for number in 0..machines {
             let mut new = machine(&format!("m-{number}"), 0);

@@ -44,7 +44,8 @@ pub struct Quiet {
 impl Quiet {
     pub fn new(fleet: &Fleet) -> Self {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let commit = Commit { id: CommitId([0; 20]), subject: "bench".to_owned(), author: "bench".to_owned(), time: now };
+        let commit =
+            Commit { id: CommitId([0; 20]), subject: "bench".to_owned(), author: "bench".to_owned(), time: now, approvals: Vec::new() };
         Self { commit, history: baseline(fleet, now), now }
     }
 

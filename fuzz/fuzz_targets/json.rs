@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
     let history = History::of(&records);
     let (fleet, none, alive) = (Fleet::default(), BTreeMap::new(), BTreeMap::new());
     let now = Timestamp::UNIX_EPOCH;
-    let commit = Commit { id: CommitId([0; 20]), subject: String::new(), author: String::new(), time: now };
+    let commit = Commit { id: CommitId([0; 20]), subject: String::new(), author: String::new(), time: now, approvals: Vec::new() };
     let input = Input {
         commit: &commit,
         fleet: &fleet,

@@ -135,7 +135,7 @@ fn has_changes(plan: &Plan) -> bool {
 }
 
 fn working_tree(now: Timestamp) -> Commit {
-    Commit { id: CommitId([0; 20]), subject: WORKING_TREE.to_owned(), author: String::new(), time: now }
+    Commit { id: CommitId([0; 20]), subject: WORKING_TREE.to_owned(), author: String::new(), time: now, approvals: Vec::new() }
 }
 
 /// What a plan starts from.

@@ -380,7 +380,7 @@ mod tests {
         let history = History::of(&records.collect::<Vec<_>>());
 
         let after = fleet("web-one");
-        let commit = Commit { id, subject: String::new(), author: String::new(), time: at };
+        let commit = Commit { id, subject: String::new(), author: String::new(), time: at, approvals: Vec::new() };
         let (seen, alive) = (BTreeMap::new(), BTreeMap::new());
         let plan = plan::plan(&plan::Input {
             commit: &commit,

@@ -184,6 +184,7 @@ mod tests {
             subject: "edit".to_owned(),
             author: "A <a@example.org>".to_owned(),
             time: Timestamp::UNIX_EPOCH,
+            approvals: Vec::new(),
         };
         let ready = machines.values().filter(|machine| machine.state == State::Ready).count() as u32;
         Status {

@@ -119,6 +119,9 @@ fn judge_held(held: &Held, plan: &MachinePlan) -> Judgement {
         Held::Budget { .. } => (State::Stalled, "BudgetExceeded"),
         Held::After { .. } => (State::Reconciling, "WaitingForGroup"),
         Held::Breaker { .. } => (State::Stalled, "BreakerOpen"),
+        Held::Window { .. } => (State::Reconciling, "OutsideWindow"),
+        Held::Frozen { .. } => (State::Reconciling, "Frozen"),
+        Held::Paused { .. } => (State::Reconciling, "Paused"),
         Held::Quarantined { .. } => (State::Stalled, "Quarantined"),
         Held::JournalLost => (State::Stalled, "JournalLost"),
     };

@@ -34,7 +34,7 @@ pub fn id(number: u8) -> CommitId {
 }
 
 pub fn commit(number: u8) -> Commit {
-    Commit { id: id(number), subject: String::new(), author: String::new(), time: AT }
+    Commit { id: id(number), subject: String::new(), author: String::new(), time: AT, approvals: Vec::new() }
 }
 
 pub fn name() -> MachineName {

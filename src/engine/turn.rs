@@ -300,7 +300,13 @@ mod tests {
             part("off", vec![Action::PowerOff { force: true }]),
             part("begun", vec![begin("begun")]),
         ];
-        let commit = Commit { id: CommitId([0; 20]), subject: String::new(), author: String::new(), time: Timestamp::UNIX_EPOCH };
+        let commit = Commit {
+            id: CommitId([0; 20]),
+            subject: String::new(),
+            author: String::new(),
+            time: Timestamp::UNIX_EPOCH,
+            approvals: Vec::new(),
+        };
         let mut plan = Plan {
             commit,
             at: Timestamp::UNIX_EPOCH,

@@ -7,7 +7,7 @@ use std::{
 
 use git2::{ObjectType, Oid, Repository, Tree};
 
-use crate::model::{Commit, CommitId, FileEntry, FileKind, Files, RetryClass, Snapshot, Timestamp};
+use crate::model::{Approval, Commit, CommitId, FileEntry, FileKind, Files, RetryClass, Snapshot, Timestamp};
 
 use super::GitError;
 
@@ -17,6 +17,12 @@ pub const FILE_LIMIT: usize = 1 << 20;
 /// Up to here a file that is too large is inflated to show its real beginning, in bytes. Beyond it, its beginning is zeros: a disk image that
 /// someone committed by mistake must not fill the controller's memory.
 const INFLATE_LIMIT: usize = 16 << 20;
+
+/// The longest message in which trailers are looked for, in bytes.
+const MESSAGE_LIMIT: usize = 64 << 10;
+
+/// The trailer with which a commit approves what its plan destroys. Git compares such keys without regard to case.
+const APPROVE: &[u8] = b"Rackwright-Approve";
 
 /// Folders in folders. Nobody's fleet is so deep; a tree made to exhaust us is.
 const DEPTH_LIMIT: usize = 64;
@@ -78,7 +84,19 @@ fn described(commit: &git2::Commit<'_>) -> Commit {
         subject: commit.summary_bytes().map(|subject| String::from_utf8_lossy(subject).into_owned()).unwrap_or_default(),
         author: format!("{name} <{email}>"),
         time: Timestamp::from_second(commit.time().seconds()).unwrap_or(Timestamp::UNIX_EPOCH),
+        approvals: approvals(commit.message_bytes(), &email),
     }
+}
+
+/// The trailers `Rackwright-Approve` of a message, by libgit2's reading of it, which is Git's own: `key: value` lines of the last paragraph.
+fn approvals(message: &[u8], author: &str) -> Vec<Approval> {
+    let one_line = |text: &str| text.split(|c: char| c.is_control() || c.is_whitespace()).collect::<Vec<_>>().join(" ").trim().to_owned();
+    let Some(trailers) = (message.len() <= MESSAGE_LIMIT).then(|| git2::message_trailers_bytes(message).ok()).flatten() else {
+        return Vec::new();
+    };
+    let own = trailers.iter().filter(|(key, _)| key.eq_ignore_ascii_case(APPROVE));
+    let short = own.filter(|(_, value)| value.len() <= 200).take(8);
+    short.map(|(_, value)| Approval { by: one_line(author), text: one_line(&String::from_utf8_lossy(value)) }).collect()
 }
 
 pub(super) fn commit_id(oid: Oid) -> CommitId {

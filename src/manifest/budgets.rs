@@ -7,7 +7,7 @@ use super::{
     merged::circle,
     names::Names,
     raw::{self, Kind, Spec},
-    text,
+    text, windows,
     world::Source,
 };
 use crate::model::{Budgets, FleetSettings, Rollout, RolloutName};
@@ -86,7 +86,17 @@ pub(crate) fn rollouts<'a>(
         after.insert(source.name(), (source, &spec.after));
         let Ok(name) = RolloutName::new(source.name()) else { continue };
         let after = spec.after.iter().filter_map(|name| RolloutName::new(name.as_str()).ok()).collect();
-        rollouts.insert(name.clone(), Rollout { name, selector: spec.selector.0.clone(), after, budgets });
+        let windows = spec.windows.as_ref().map(|stated| windows::windows(source, stated, faults));
+        let rollout = Rollout {
+            name: name.clone(),
+            selector: spec.selector.0.clone(),
+            after,
+            budgets,
+            windows: windows.unwrap_or_else(|| settings.windows.clone()),
+            freeze: windows::freeze(source, &spec.freeze, faults),
+            paused: spec.paused,
+        };
+        rollouts.insert(name.clone(), rollout);
     }
     cycles(&after, faults);
     rollouts

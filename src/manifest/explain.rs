@@ -11,7 +11,6 @@ use super::{
 /// Fields that the design has and this version doesn't act on. Accepting them silently would promise what is not done.
 const PLANNED: &[&str] = &[
     "waves",
-    "window",
     "gates",
     "budget",
     "bios",

@@ -22,6 +22,7 @@ mod names;
 mod parse;
 mod plain;
 mod raw;
+mod raw_rollout;
 mod render;
 mod scalars;
 mod schema;
@@ -30,6 +31,7 @@ mod starter;
 mod template;
 mod text;
 mod unique;
+mod windows;
 mod world;
 mod yaml;
 

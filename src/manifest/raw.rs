@@ -6,7 +6,10 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub(crate) use super::scalars::{AmountText, Labels, SizeText, Text};
+pub(crate) use super::{
+    raw_rollout::{Breaker, Budgets, MaxDestructive, MaxUnavailable, RolloutSpec, Window},
+    scalars::{AmountText, Freeze, Labels, SizeText, Text},
+};
 use crate::model::{BootMode, DhcpMode, DriftPolicy, ImageFormat, OnClaim, PowerIntent};
 
 /// The one version of the documents' shape that this program reads.
@@ -79,12 +82,19 @@ pub(crate) struct FleetSpec {
     /// Whether the branch may be rewritten. Without it a force-push is refused, and the last good commit stays in force.
     #[serde(default)]
     pub(crate) allow_force_push: bool,
+    /// Author addresses of those who may approve what exceeds a budget, with a trailer such as `Rackwright-Approve: destroy=40`.
+    #[serde(default)]
+    pub(crate) approvers: Vec<String>,
     /// What to do when hardware differs from its manifest, by class of field.
     #[serde(default)]
     pub(crate) drift: Drift,
     /// Budgets of machines that no rollout selects, and what a rollout uses where it states none.
     #[serde(default)]
     pub(crate) budgets: Budgets,
+    /// When machines may be reinstalled or switched off: of machines that no rollout selects, and of rollouts that state none.
+    pub(crate) windows: Option<Vec<Window>>,
+    /// Nothing is begun anywhere: `true`, or until when and why.
+    pub(crate) freeze: Option<Freeze>,
 }
 
 /// What to do when hardware differs from its manifest, by class of field. A disk is never written because of drift.
@@ -93,48 +103,6 @@ pub(crate) struct FleetSpec {
 pub(crate) struct Drift {
     /// Power state of machines that state `power`.
     pub(crate) power: Option<DriftPolicy>,
-}
-
-/// How much may be away, and how much may be destroyed.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct Budgets {
-    /// Most machines that may be unavailable at a time because of us.
-    pub(crate) max_unavailable: Option<MaxUnavailable>,
-    /// Most machines that one commit may reinstall.
-    pub(crate) max_destructive: Option<MaxDestructive>,
-    /// When to stop.
-    pub(crate) breaker: Option<Breaker>,
-}
-
-/// Most machines that may be unavailable at a time because of us.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct MaxUnavailable {
-    /// Of the group.
-    pub(crate) group: Option<AmountText>,
-    /// Of one rack.
-    pub(crate) rack: Option<AmountText>,
-}
-
-/// Most machines that one commit may reinstall: the smaller of the two.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct MaxDestructive {
-    /// So many machines.
-    pub(crate) count: Option<u32>,
-    /// A share of the group, such as `25%`.
-    #[schemars(extend("pattern" = r"^(100|[0-9]{1,2})%$"))]
-    pub(crate) share: Option<String>,
-}
-
-/// When to stop: after so many failures in the group under one commit, nothing new is started.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct Breaker {
-    /// Failures; at least 1.
-    #[schemars(range(min = 1))]
-    pub(crate) failures: Option<u32>,
 }
 
 /// One machine.
@@ -346,23 +314,6 @@ pub(crate) struct NetworkSpec {
     /// What our DHCP server does on it: Authoritative gives addresses and boot files, Proxy only boot files, Off nothing.
     #[serde(default)]
     pub(crate) dhcp: DhcpMode,
-}
-
-/// A group of machines, and how a change reaches them.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct RolloutSpec {
-    /// Labels that a machine must have, all of them. A machine belongs to the first rollout, in order of name, that selects it.
-    pub(crate) selector: Labels,
-    /// Rollouts that must have finished before this one starts.
-    #[serde(default)]
-    pub(crate) after: Vec<String>,
-    /// Most machines that may be unavailable at a time because of us.
-    pub(crate) max_unavailable: Option<MaxUnavailable>,
-    /// Most machines that one commit may reinstall.
-    pub(crate) max_destructive: Option<MaxDestructive>,
-    /// When to stop.
-    pub(crate) breaker: Option<Breaker>,
 }
 
 /// Where a secret comes from. Never its value.

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer,
-    de::{Error as _, MapAccess, Visitor},
+    de::{Error as _, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
 /// A mapping of texts in which no key may be written twice.
@@ -95,5 +95,53 @@ impl JsonSchema for SizeText {
             ],
             "description": "A size such as 2.1 GiB, 64MiB, or a number of bytes"
         })
+    }
+}
+
+/// `true`, or until when and why.
+#[derive(Debug, Clone)]
+pub(crate) enum Freeze {
+    /// As it is said.
+    Plain(bool),
+    /// With more.
+    Stated(FreezeFields),
+}
+
+/// Nothing is begun until then.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct FreezeFields {
+    /// The end, with the offset from UTC, such as `2026-12-28T06:00:00+01:00`. Without it the freeze ends by a commit.
+    pub(crate) until: Option<String>,
+    /// Why; `explain` shows it.
+    pub(crate) reason: Option<Text>,
+}
+
+impl<'de> Deserialize<'de> for Freeze {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Freeze;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false, or a mapping of `until` and `reason`")
+            }
+            fn visit_bool<E>(self, plain: bool) -> Result<Freeze, E> {
+                Ok(Freeze::Plain(plain))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Freeze, A::Error> {
+                FreezeFields::deserialize(MapAccessDeserializer::new(map)).map(Freeze::Stated)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl JsonSchema for Freeze {
+    fn schema_name() -> Cow<'static, str> {
+        "Freeze".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let fields = generator.subschema_for::<FreezeFields>();
+        json_schema!({ "anyOf": [{ "type": "boolean" }, fields] })
     }
 }

@@ -17,7 +17,7 @@ use super::{
     parse::Doc,
     raw::{ImageSpec, Kind, NetworkSpec, SecretSpec, Spec},
     template::{Templates, network_input},
-    text,
+    text, windows,
 };
 use crate::model::{
     Digest, DriftPolicies, Files, FleetSettings, Image, ImageName, Network, NetworkName, Rollout, RolloutName, SecretFrom, SecretName,
@@ -99,11 +99,24 @@ fn fleet<'a>(source: Source<'a>, faults: &mut Faults<'a>) -> FleetSettings {
     let Spec::Fleet(spec) = &source.doc.spec else { return FleetSettings::default() };
     let stated = &spec.budgets;
     let stated = budgets::Stated { unavailable: &stated.max_unavailable, destructive: &stated.max_destructive, breaker: &stated.breaker };
+    for (n, bad) in spec.approvers.iter().enumerate().filter(|(_, text)| !is_address(text)) {
+        let (file, fault) = source.fault("bad-approver", path_to!["spec", "approvers", n], format!("`{bad}` is not an author's address"));
+        faults.push((file, fault.hint("write the address alone, as `git log --format=%ae` prints it, such as `anna@example.org`")));
+    }
     FleetSettings {
         allow_force_push: spec.allow_force_push,
+        approvers: spec.approvers.clone(),
         drift: DriftPolicies { power: spec.drift.power.unwrap_or_default() },
         budgets: stated.read(source, path_to!["spec", "budgets"], &Default::default(), faults),
+        windows: windows::windows(source, spec.windows.as_deref().unwrap_or_default(), faults),
+        freeze: windows::freeze(source, &spec.freeze, faults),
     }
+}
+
+/// Whether `text` may be what a commit states as its author's address.
+fn is_address(text: &str) -> bool {
+    let plain = !text.contains(|c: char| c.is_control() || c.is_whitespace() || matches!(c, '<' | '>' | ','));
+    plain && text.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty() && !host.contains('@'))
 }
 
 fn image<'a>(source: Source<'a>, faults: &mut Faults<'a>) -> Option<(&'a str, Image)> {

@@ -17,6 +17,18 @@ pub struct Commit {
     pub author: String,
     /// The committer's time.
     pub time: Timestamp,
+    /// Its trailers `Rackwright-Approve`, as they are written: who may approve, and what it means, is the planner's to judge.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<Approval>,
+}
+
+/// A trailer `Rackwright-Approve` of a commit's message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// The author's address, as the commit states it. Anyone who may write commits can write any address.
+    pub by: String,
+    /// What stands after the colon, such as `destroy=40`.
+    pub text: String,
 }
 
 /// The files of one commit, by path. Blobs are shared with the commit before where they did not change.

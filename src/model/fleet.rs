@@ -10,7 +10,7 @@ use std::{
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, Generation, ImageName, Machine, MachineName, NetworkName, RolloutName, SecretName, SignedDuration};
+use super::{Digest, Freeze, Generation, ImageName, Machine, MachineName, NetworkName, RolloutName, SecretName, SignedDuration, Window};
 
 /// Everything one commit says.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -51,10 +51,16 @@ mod shared {
 pub struct FleetSettings {
     /// Whether history may be rewritten (law: refused unless the Fleet allows it).
     pub allow_force_push: bool,
+    /// Addresses of authors whose commits may approve what exceeds a budget.
+    pub approvers: Vec<String>,
     /// What to do about each class of drift.
     pub drift: DriftPolicies,
     /// Budgets of machines that no rollout selects, and the default of rollouts that state none.
     pub budgets: Budgets,
+    /// When machines that no rollout selects may be taken in hand, and the default of rollouts that state none. Empty: at any time.
+    pub windows: Vec<Window>,
+    /// Nothing is begun anywhere.
+    pub freeze: Option<Freeze>,
 }
 
 /// What to do when observation differs from the manifest. Nothing that would destroy data can be corrected by drift (law 1).
@@ -159,6 +165,12 @@ pub struct Rollout {
     pub after: Vec<RolloutName>,
     /// How much at a time and in all.
     pub budgets: Budgets,
+    /// When. Empty: at any time.
+    pub windows: Vec<Window>,
+    /// Nothing of it is begun for a time.
+    pub freeze: Option<Freeze>,
+    /// Nothing of it is begun until a commit says otherwise.
+    pub paused: bool,
 }
 
 /// What a system disk should hold.

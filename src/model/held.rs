@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptId, Hold, MachineName, RolloutName, Unknown};
+use super::{AttemptId, Freeze, Hold, MachineName, RolloutName, Timestamp, Unknown};
 
 /// Why a machine is not being worked on.
 #[must_use]
@@ -87,6 +87,27 @@ pub enum Held {
         /// Failures at which it opens.
         allowed: u32,
     },
+    /// Outside the maintenance windows of its group.
+    Window {
+        /// The group.
+        scope: String,
+        /// When the next opens; `None`: not within two weeks.
+        opens: Option<Timestamp>,
+        /// The same as the window's own clock shows it, such as `Mon 22:00 Europe/Berlin`.
+        local: String,
+    },
+    /// A freeze.
+    Frozen {
+        /// The group, or `the fleet`.
+        scope: String,
+        /// Until when and why.
+        freeze: Freeze,
+    },
+    /// `paused: true` of its rollout.
+    Paused {
+        /// The rollout.
+        rollout: RolloutName,
+    },
     /// Its last attempt failed, and trying the same again would not help. A commit that changes its generation releases it.
     Quarantined {
         /// The attempt.
@@ -127,6 +148,12 @@ impl fmt::Display for Held {
             }
             Held::After { group, ready, of } => write!(f, "after {group}, which has {ready} of {of} ready"),
             Held::Breaker { scope, failures, allowed } => write!(f, "breaker of {scope} is open: {failures} failures, {allowed} open it"),
+            Held::Window { scope, opens: Some(opens), local } => {
+                write!(f, "outside the windows of {scope}: the next opens {opens:.0} ({local})")
+            }
+            Held::Window { scope, opens: None, .. } => write!(f, "outside the windows of {scope}: none opens within two weeks"),
+            Held::Frozen { scope, freeze } => write!(f, "{scope} is frozen {freeze}"),
+            Held::Paused { rollout } => write!(f, "rollout {rollout} is paused until a commit takes `paused` away"),
             Held::Quarantined { attempt, code, why } => write!(f, "quarantined: {attempt} failed ({code}): {why}"),
             Held::Unlawful { law, what } => {
                 write!(f, "not done, since the plan would break law {law}: {what}. This is a fault of Rackwright; please report it")

@@ -23,6 +23,7 @@ mod problem;
 mod status;
 mod step;
 mod ticket;
+mod window;
 
 pub use agent::*;
 pub use brake::*;
@@ -42,5 +43,6 @@ pub use problem::*;
 pub use status::*;
 pub use step::*;
 pub use ticket::*;
+pub use window::*;
 
 pub use jiff::{SignedDuration, Timestamp};

@@ -116,6 +116,9 @@ pub struct GroupPlan {
     pub destructive: u32,
     /// Most that one commit may ask for.
     pub destructive_allowed: u32,
+    /// Who approved that the commit asks for more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
     /// Failures under this commit.
     pub failures: u32,
 }

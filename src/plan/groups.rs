@@ -8,19 +8,25 @@
 //! **Failures**, counted by the breaker: machines whose last attempt at what they should have *now* failed. Another commit that does
 //! not change their generation therefore doesn't close it, and one that does, such as a revert, does.
 //!
+//! **Closed**: outside its windows, frozen or paused, a group begins no install and no switching off. What is on its way goes on, and a
+//! machine that should be on is switched on.
+//!
 //! **After**: a group is ready when each of its machines holds what it should and none is being installed. Machines that are
 //! suspended or that nothing installs are passed over; so are quarantined ones while their group's breaker is closed.
 
 use std::collections::BTreeMap;
 
-use super::Case;
-use crate::model::{Budgets, Fleet, GroupPlan, Held, Machine, RolloutName};
+use super::{Case, Input, approval::Approved, windows};
+use crate::model::{Budgets, Fleet, Freeze, GroupPlan, Held, Machine, Rollout, RolloutName};
 
 /// The groups of a fleet and its racks, with what is used.
 pub(super) struct Groups<'a> {
     /// In order of name; the last is `default`.
     all: Vec<Group<'a>>,
     racks: BTreeMap<(&'a str, &'a str), Usage>,
+    approved: Approved,
+    /// Reinstalls that the commit asks for in all groups.
+    wanted: u32,
 }
 
 /// One group.
@@ -29,6 +35,8 @@ struct Group<'a> {
     rollout: Option<&'a RolloutName>,
     after: &'a [RolloutName],
     budgets: &'a Budgets,
+    /// What stands against beginning anything now, whatever it is.
+    closed: Vec<Held>,
     usage: Usage,
     /// Machines that have what they should have and are available.
     ready: u32,
@@ -50,22 +58,23 @@ struct Usage {
 
 impl<'a> Groups<'a> {
     /// The groups of a fleet, empty of machines.
-    pub(super) fn of(fleet: &'a Fleet) -> Self {
-        let group = |name, rollout, after, budgets| Group {
+    pub(super) fn of(input: &Input<'a>) -> Self {
+        let fleet = input.fleet;
+        let group = |name, rollout: Option<&'a Rollout>, budgets| Group {
             name,
-            rollout,
-            after,
+            rollout: rollout.map(|rollout| &rollout.name),
+            after: rollout.map_or(&[], |rollout| rollout.after.as_slice()),
             budgets,
+            closed: closed(input, name, rollout),
             usage: Usage::default(),
             ready: 0,
             unfinished: 0,
             wanted: 0,
             failures: 0,
         };
-        let rollouts =
-            fleet.rollouts.iter().map(|(name, rollout)| group(name.as_str(), Some(name), rollout.after.as_slice(), &rollout.budgets));
-        let all = rollouts.chain([group("default", None, &[], &fleet.settings.budgets)]).collect();
-        Self { all, racks: BTreeMap::new() }
+        let rollouts = fleet.rollouts.values().map(|rollout| group(rollout.name.as_str(), Some(rollout), &rollout.budgets));
+        let all = rollouts.chain([group("default", None, &fleet.settings.budgets)]).collect();
+        Self { all, racks: BTreeMap::new(), approved: Approved::of(input.commit, &fleet.settings), wanted: 0 }
     }
 
     /// The group of a machine: the first, by name, whose selector it matches.
@@ -81,6 +90,7 @@ impl<'a> Groups<'a> {
 
     /// Counts a machine.
     pub(super) fn count(&mut self, case: &Case<'a>) {
+        self.wanted += u32::from(case.wanted_by_commit);
         let group = &mut self.all[case.group];
         group.ready += u32::from(case.ready());
         group.unfinished += u32::from(case.unfinished());
@@ -93,18 +103,24 @@ impl<'a> Groups<'a> {
         }
     }
 
+    /// What stands against beginning anything disruptive in this group: windows, freezes, a pause.
+    pub(super) fn closed(&self, index: usize) -> &[Held] {
+        &self.all[index].closed
+    }
+
     /// What stands against an install in this group whatever happens in this turn: the breaker, the commit's budget, other groups.
     pub(super) fn against(&self, index: usize) -> Vec<Held> {
         let group = &self.all[index];
-        let mut held = Vec::new();
+        let mut held = group.closed.clone();
         if group.breaker_open() {
             let allowed = group.budgets.breaker_failures;
             held.push(Held::Breaker { scope: group.name.to_owned(), failures: group.failures, allowed });
         }
         let allowed = group.budgets.max_destructive.of(group.usage.total);
-        if group.wanted > allowed {
+        if group.over_budget() && self.approved.by(self.wanted).is_none() {
             let what = if group.rollout.is_some() { format!("rollout {}", group.name) } else { "the Fleet's budgets".to_owned() };
-            let needs = format!("a commit that raises maxDestructive of {what} to {} or asks for less", group.wanted);
+            let approval = self.approved.needs(self.wanted);
+            let needs = format!("{approval}a commit that raises maxDestructive of {what} to {} or asks for less", group.wanted);
             held.push(Held::Budget { scope: group.name.to_owned(), wanted: group.wanted, allowed, needs });
         }
         held.extend(group.after.iter().filter_map(|earlier| self.unready(earlier)));
@@ -156,6 +172,7 @@ impl<'a> Groups<'a> {
             unavailable_allowed: group.budgets.max_unavailable.of(group.usage.total),
             destructive: group.wanted,
             destructive_allowed: group.budgets.max_destructive.of(group.usage.total),
+            approved_by: self.approved.by(self.wanted).filter(|_| group.over_budget()).map(str::to_owned),
             failures: group.failures,
         })
         .collect()
@@ -163,9 +180,28 @@ impl<'a> Groups<'a> {
 }
 
 impl Group<'_> {
+    fn over_budget(&self) -> bool {
+        self.wanted > self.budgets.max_destructive.of(self.usage.total)
+    }
+
     fn breaker_open(&self) -> bool {
         self.failures >= self.budgets.breaker_failures
     }
+}
+
+fn closed(input: &Input<'_>, name: &str, rollout: Option<&Rollout>) -> Vec<Held> {
+    let settings = &input.fleet.settings;
+    let frozen = |freeze: &Option<Freeze>, scope: &str| {
+        let freeze = freeze.as_ref().filter(|freeze| freeze.until.is_none_or(|until| input.now < until))?;
+        Some(Held::Frozen { scope: scope.to_owned(), freeze: freeze.clone() })
+    };
+    let mut held = Vec::from_iter(frozen(&settings.freeze, "the fleet"));
+    if let Some(rollout) = rollout {
+        held.extend(frozen(&rollout.freeze, name));
+        held.extend(rollout.paused.then(|| Held::Paused { rollout: rollout.name.clone() }));
+    }
+    held.extend(windows::held(rollout.map_or(&settings.windows, |rollout| &rollout.windows), name, input.now));
+    held
 }
 
 fn full(usage: &Usage, allowed: u32, out_of_service: bool, scope: &str) -> Result<(), Held> {

@@ -244,7 +244,7 @@ fn settle<'a>(input: &Input<'a>, groups: &mut Groups<'a>, case: &Case<'a>, histo
         Wish::Nothing => {}
     }
     if part.steps.is_empty() && !matches!(case.wish, Wish::Later(..)) {
-        power::settle(input, case, history, part);
+        power::settle(input, groups, case, history, part);
     }
 }
 

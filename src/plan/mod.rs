@@ -8,6 +8,7 @@
 //!
 //! **Non-goals.** Executing. Reading manifests. Asking BMCs.
 
+mod approval;
 mod check;
 mod deadlines;
 mod groups;
@@ -18,6 +19,7 @@ mod power;
 pub mod reimage;
 mod render;
 mod waits;
+mod windows;
 mod wish;
 
 use std::collections::BTreeMap;
@@ -119,7 +121,7 @@ impl Case<'_> {
 /// Makes the plan. Total: every machine of the fleet and of the history has an entry.
 pub fn plan(input: &Input<'_>) -> Plan {
     let names = Names::of(input.fleet, input.history);
-    let mut groups = Groups::of(input.fleet);
+    let mut groups = Groups::of(input);
     let cases: Vec<Case<'_>> = input.fleet.machines.values().map(|machine| case(input, &names, &groups, machine)).collect();
     for case in &cases {
         groups.count(case);

@@ -1,9 +1,9 @@
 //! Power of a machine that is not being installed: drift by policy, and the way back for a machine that an attempt left behind.
 
-use super::{Case, Input, deadlines::after, identity, machine};
+use super::{Case, Input, deadlines::after, groups::Groups, identity, machine};
 use crate::model::{
-    Action, Attempt, Drift, DriftPolicy, Machine, MachineHistory, MachinePlan, Observation, PowerIntent, PowerState, Reason, Rung, Seen,
-    SignedDuration, Step, Timestamp, Unknown, Waiting,
+    Action, Attempt, Drift, DriftPolicy, Held, Machine, MachineHistory, MachinePlan, Observation, PowerIntent, PowerState, Reason, Risk,
+    Rung, Seen, SignedDuration, Step, Timestamp, Unknown, Waiting,
 };
 
 /// What a power state should be, when it is another. Transitional states are not drift; they pass.
@@ -22,7 +22,7 @@ pub(super) fn drift(machine: &Machine, seen: &Observation, age: SignedDuration) 
 }
 
 /// Plans at most one power step for a machine without an open attempt.
-pub(super) fn settle(input: &Input<'_>, case: &Case<'_>, history: &MachineHistory, part: &mut MachinePlan) {
+pub(super) fn settle(input: &Input<'_>, groups: &Groups<'_>, case: &Case<'_>, history: &MachineHistory, part: &mut MachinePlan) {
     // A disk that was never installed, or was left half-written, has nothing to run.
     let nothing_to_run = case.machine.install.is_some() && history.installed.is_none();
     if case.machine.suspend || nothing_to_run {
@@ -38,7 +38,10 @@ pub(super) fn settle(input: &Input<'_>, case: &Case<'_>, history: &MachineHistor
         part.waiting = Some(Waiting { why, until: Some(until) });
         return;
     }
-    let obstacles = machine::obstacles(input, case);
+    let mut obstacles: Vec<Held> = machine::obstacles(input, case);
+    if action.risk() >= Risk::Disruptive && matches!(reason, Reason::PowerDrift { .. }) {
+        obstacles.extend_from_slice(groups.closed(case.group));
+    }
     if obstacles.is_empty() {
         part.steps.push(Step { machine: part.name.clone(), action, reason });
     } else {

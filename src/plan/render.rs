@@ -135,7 +135,7 @@ pub fn render_markdown(plan: &Plan) -> String {
     if !plan.groups.is_empty() {
         out += "| group | use of its budgets |\n|---|---|\n";
         for group in &plan.groups {
-            let _ = writeln!(out, "| {} | {} |", group.name, usage(group));
+            let _ = writeln!(out, "| {} | {} |", group.name, cell(&usage(group)));
         }
         out.push('\n');
     }
@@ -197,8 +197,9 @@ fn wrap(out: &mut String, line: &str) {
 }
 
 fn usage(group: &GroupPlan) -> String {
+    let approved = if group.approved_by.is_some() { " (approved)" } else { "" };
     format!(
-        "{} of {} ready, {} of {} unavailable, {} of {} reinstalls, {}",
+        "{} of {} ready, {} of {} unavailable, {} of {} reinstalls{approved}, {}",
         group.ready,
         group.total,
         group.unavailable,

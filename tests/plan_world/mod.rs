@@ -61,7 +61,13 @@ impl World {
         let mut world = Self {
             fleet: Fleet::default(),
             former: Fleet::default(),
-            commit: Commit { id: CommitId([0; 20]), subject: String::new(), author: "a <a@example>".to_owned(), time: now },
+            commit: Commit {
+                id: CommitId([0; 20]),
+                subject: String::new(),
+                author: "a <a@example>".to_owned(),
+                time: now,
+                approvals: Vec::new(),
+            },
             problems: Vec::new(),
             history: History::default(),
             iron: BTreeMap::new(),
@@ -82,6 +88,7 @@ impl World {
         self.commit.id = CommitId([self.commits; 20]);
         self.commit.subject = subject.to_owned();
         self.commit.time = self.now;
+        self.commit.approvals.clear();
     }
 
     pub fn tick(&mut self, seconds: u64) {

@@ -1,6 +1,6 @@
 //! Law 12's brake, read anew: whoever is on hold is let alone, and the plan says so.
 
-use super::{Reader, rollout_of};
+use super::{Reader, budgets::rollout_of};
 use crate::model::{Action, Held, HoldScope, MachineName, MachinePlan, Risk, Rung};
 
 impl Reader<'_, '_> {

@@ -2,14 +2,15 @@
 //! that one wrong line can't both make and excuse a wrong step. The engine executes no plan with a violation.
 
 mod brake;
+mod budgets;
 mod hardware;
 
 use std::{cell::OnceCell, collections::BTreeMap, fmt};
 
 use super::Input;
 use crate::model::{
-    Action, Amount, AttemptEnd, BootMode, Budgets, Fleet, Generation, Machine, MachineHistory, MachineName, MachinePlan, Observation,
-    OnClaim, Plan, PowerIntent, PowerState, Reason, Risk, Rollout, Rung, Seen, SignedDuration, Step,
+    Action, AttemptEnd, BootMode, Generation, Machine, MachineHistory, MachineName, MachinePlan, Observation, OnClaim, Plan, PowerIntent,
+    PowerState, Reason, Risk, Rung, Seen, SignedDuration, Step,
 };
 
 /// A step or an omission that the law forbids.
@@ -66,7 +67,7 @@ pub fn check(plan: &Plan, input: &Input<'_>) -> Vec<Violation> {
             found.push(Violation { machine: Some(name.clone()), law: 9, what });
         }
     }
-    budgets(plan, input, &mut found);
+    budgets::budgets(plan, input, &mut found);
     found
 }
 
@@ -209,6 +210,16 @@ impl Reader<'_, '_> {
         let armed = history.open_attempt().is_some_and(|open| open.reached(Rung::TicketArmed).is_some());
         let why = armed || self.left_behind() || (machine.power == PowerIntent::Off && history.open_attempt().is_none());
         self.require(why, 1, "it is switched off and nobody asked for it");
+        if history.open_attempt().is_none() && !self.left_behind() {
+            self.may_begin(machine);
+        }
+    }
+
+    /// Windows, freezes and pauses.
+    fn may_begin(&mut self, machine: &Machine) {
+        if let Some(why) = budgets::closed(self.input, machine) {
+            self.require(false, 7, why);
+        }
     }
 
     /// Whether its last attempt ended before its first byte, so that the machine has to be brought back.
@@ -233,6 +244,7 @@ impl Reader<'_, '_> {
     fn begin(&mut self, generation: Generation) {
         let (Some(machine), Some(history)) = (self.machine, self.history) else { return };
         self.own_history(machine, history);
+        self.may_begin(machine);
         let declared = machine.install.as_ref().map(|install| install.generation);
         self.require(declared == Some(generation), 1, "the commit does not ask for this generation");
         self.require(history.installed != Some(generation), 1, "its disk holds this generation already");
@@ -294,82 +306,4 @@ fn swapped(uuid: &str) -> Option<String> {
     let digits: Vec<char> = uuid.chars().collect();
     let head: String = order.iter().map(|index| digits.get(*index)).collect::<Option<_>>()?;
     Some(head + &digits[16..].iter().collect::<String>())
-}
-
-/// Law 7, counted anew from machines and steps. It counts less than the planner does (no failed disks, no machines that are off),
-/// so it never forbids what the planner rightly allows, and never allows more installs at once than the budget says.
-fn budgets(plan: &Plan, input: &Input<'_>, found: &mut Vec<Violation>) {
-    let mut groups: BTreeMap<&str, Count<'_>> = BTreeMap::new();
-    let mut racks: BTreeMap<(Option<&str>, &str), (u32, u32)> = BTreeMap::new();
-    for (name, machine) in &input.fleet.machines {
-        let rollout = rollout_of(input.fleet, machine);
-        let key = rollout.map_or("default", |rollout| rollout.name.as_str());
-        let count =
-            groups.entry(key).or_insert_with(|| Count::of(rollout.map_or(&input.fleet.settings.budgets, |own| &own.budgets), rollout));
-        let begins = plan.machines.get(name).is_some_and(|part| part.steps.iter().any(|step| step.risk() == Risk::Destructive));
-        let history = input.history.machines.get(name);
-        let open = history.and_then(MachineHistory::open_attempt).is_some();
-        let begun = history.is_some_and(|history| {
-            history.attempts.iter().any(|own| own.commit == input.commit.id && own.reached(Rung::Writing).is_some())
-        });
-        count.total += 1;
-        count.begins += u32::from(begins);
-        count.at_once += u32::from(begins || open);
-        count.destroyed += u32::from(begins || open || begun);
-        if let Some(rack) = machine.place.rack.as_deref() {
-            let rack = racks.entry((machine.place.site.as_deref(), rack)).or_default();
-            rack.0 += 1;
-            rack.1 += u32::from(begins || open);
-            if begins && let Some(limit) = count.budgets.max_unavailable_rack {
-                count.racks.push((machine.place.site.as_deref(), machine.place.rack.as_deref().unwrap_or_default(), limit));
-            }
-        }
-    }
-    let over = |what: String| Violation { machine: None, law: 7, what };
-    for (name, count) in groups.iter().filter(|(_, count)| count.begins > 0) {
-        let at_once = count.budgets.max_unavailable.of(count.total);
-        if count.at_once > at_once {
-            found.push(over(format!("{} of {name} would be installed at once, {at_once} are allowed", count.at_once)));
-        }
-        let allowed = count.budgets.max_destructive.of(count.total);
-        if count.destroyed > allowed {
-            found.push(over(format!("the commit would reinstall {} of {name}, {allowed} are allowed", count.destroyed)));
-        }
-        for (site, rack, limit) in &count.racks {
-            let (total, at_once) = racks.get(&(*site, *rack)).copied().unwrap_or_default();
-            if at_once > limit.of(total) {
-                found.push(over(format!("{at_once} in rack {rack} would be installed at once, {} are allowed", limit.of(total))));
-            }
-        }
-        for earlier in count.after.iter().flat_map(|rollout| &rollout.after) {
-            let busy = input.fleet.machines.values().any(|machine| {
-                let history = input.history.machines.get(&machine.name);
-                rollout_of(input.fleet, machine).is_some_and(|own| own.name == *earlier)
-                    && history.and_then(MachineHistory::open_attempt).is_some()
-            });
-            if busy {
-                found.push(over(format!("{name} begins before {earlier} has ended")));
-            }
-        }
-    }
-}
-
-struct Count<'a> {
-    budgets: &'a Budgets,
-    after: Option<&'a Rollout>,
-    total: u32,
-    begins: u32,
-    at_once: u32,
-    destroyed: u32,
-    racks: Vec<(Option<&'a str>, &'a str, Amount)>,
-}
-
-impl<'a> Count<'a> {
-    fn of(budgets: &'a Budgets, after: Option<&'a Rollout>) -> Self {
-        Self { budgets, after, total: 0, begins: 0, at_once: 0, destroyed: 0, racks: Vec::new() }
-    }
-}
-
-fn rollout_of<'a>(fleet: &'a Fleet, machine: &Machine) -> Option<&'a Rollout> {
-    fleet.rollouts.values().find(|rollout| rollout.selector.iter().all(|(key, value)| machine.labels.get(key) == Some(value)))
 }

@@ -1,0 +1,123 @@
+//! Law 7, read anew: how much at a time, how much in all.
+
+use std::collections::BTreeMap;
+
+use super::Violation;
+use crate::model::{Amount, Budgets, Fleet, Machine, MachineHistory, Plan, Risk, Rollout, Rung, Timestamp, Weekday, Window};
+use crate::plan::Input;
+
+/// Law 7, counted anew from machines and steps. It counts less than the planner does (no failed disks, no machines that are off),
+/// so it never forbids what the planner rightly allows, and never allows more installs at once than the budget says.
+pub(super) fn budgets(plan: &Plan, input: &Input<'_>, found: &mut Vec<Violation>) {
+    let mut groups: BTreeMap<&str, Count<'_>> = BTreeMap::new();
+    let mut racks: BTreeMap<(Option<&str>, &str), (u32, u32)> = BTreeMap::new();
+    for (name, machine) in &input.fleet.machines {
+        let rollout = rollout_of(input.fleet, machine);
+        let key = rollout.map_or("default", |rollout| rollout.name.as_str());
+        let count =
+            groups.entry(key).or_insert_with(|| Count::of(rollout.map_or(&input.fleet.settings.budgets, |own| &own.budgets), rollout));
+        let begins = plan.machines.get(name).is_some_and(|part| part.steps.iter().any(|step| step.risk() == Risk::Destructive));
+        let history = input.history.machines.get(name);
+        let open = history.and_then(MachineHistory::open_attempt).is_some();
+        let begun = history.is_some_and(|history| {
+            history.attempts.iter().any(|own| own.commit == input.commit.id && own.reached(Rung::Writing).is_some())
+        });
+        count.total += 1;
+        count.begins += u32::from(begins);
+        count.at_once += u32::from(begins || open);
+        count.destroyed += u32::from(begins || open || begun);
+        if let Some(rack) = machine.place.rack.as_deref() {
+            let rack = racks.entry((machine.place.site.as_deref(), rack)).or_default();
+            rack.0 += 1;
+            rack.1 += u32::from(begins || open);
+            if begins && let Some(limit) = count.budgets.max_unavailable_rack {
+                count.racks.push((machine.place.site.as_deref(), machine.place.rack.as_deref().unwrap_or_default(), limit));
+            }
+        }
+    }
+    let over = |what: String| Violation { machine: None, law: 7, what };
+    let destroyed: u32 = groups.values().map(|count| count.destroyed).sum();
+    let approved = approved(input);
+    for (name, count) in groups.iter().filter(|(_, count)| count.begins > 0) {
+        let at_once = count.budgets.max_unavailable.of(count.total);
+        if count.at_once > at_once {
+            found.push(over(format!("{} of {name} would be installed at once, {at_once} are allowed", count.at_once)));
+        }
+        let allowed = count.budgets.max_destructive.of(count.total);
+        if count.destroyed > allowed && destroyed > approved {
+            found.push(over(format!("the commit would reinstall {} of {name}, {allowed} are allowed", count.destroyed)));
+        }
+        for (site, rack, limit) in &count.racks {
+            let (total, at_once) = racks.get(&(*site, *rack)).copied().unwrap_or_default();
+            if at_once > limit.of(total) {
+                found.push(over(format!("{at_once} in rack {rack} would be installed at once, {} are allowed", limit.of(total))));
+            }
+        }
+        for earlier in count.after.iter().flat_map(|rollout| &rollout.after) {
+            let busy = input.fleet.machines.values().any(|machine| {
+                let history = input.history.machines.get(&machine.name);
+                rollout_of(input.fleet, machine).is_some_and(|own| own.name == *earlier)
+                    && history.and_then(MachineHistory::open_attempt).is_some()
+            });
+            if busy {
+                found.push(over(format!("{name} begins before {earlier} has ended")));
+            }
+        }
+    }
+}
+
+/// Why nothing disruptive may begin on a machine now, whatever it is. The wall clock is reckoned from seconds here, not asked for.
+pub(super) fn closed(input: &Input<'_>, machine: &Machine) -> Option<&'static str> {
+    let settings = &input.fleet.settings;
+    let rollout = rollout_of(input.fleet, machine);
+    let freezes = [settings.freeze.as_ref(), rollout.and_then(|rollout| rollout.freeze.as_ref())];
+    if freezes.into_iter().flatten().any(|freeze| !matches!(freeze.until, Some(until) if until <= input.now)) {
+        return Some("it is frozen, and something begins");
+    }
+    if rollout.is_some_and(|rollout| rollout.paused) {
+        return Some("its rollout is paused, and something begins");
+    }
+    let windows = rollout.map_or(&settings.windows, |rollout| &rollout.windows);
+    let open = windows.iter().any(|window| in_window(window, input.now));
+    (!windows.is_empty() && !open).then_some("no window is open, and something begins")
+}
+
+fn in_window(window: &Window, now: Timestamp) -> bool {
+    let Ok(zone) = jiff::tz::TimeZoneDatabase::bundled().get(&window.time_zone) else { return false };
+    let local = now.as_second() + i64::from(zone.to_offset(now).seconds());
+    let minutes_of_week = |day: Weekday| Weekday::ALL.iter().position(|other| *other == day).unwrap_or_default() as i64 * 1440;
+    // 1970-01-01 was a Thursday.
+    let minute = (local.div_euclid(60) + 3 * 1440).rem_euclid(7 * 1440);
+    let length = (i64::from(window.to) - i64::from(window.from) + 1439).rem_euclid(1440) + 1;
+    window.days.iter().any(|day| (minute - minutes_of_week(*day) - i64::from(window.from)).rem_euclid(7 * 1440) < length)
+}
+
+/// How many machines the commit in force may reinstall by its own trailers; 0 without any that counts.
+fn approved(input: &Input<'_>) -> u32 {
+    let listed = |by: &str| input.fleet.settings.approvers.iter().any(|own| own.to_ascii_lowercase() == by.to_ascii_lowercase());
+    let counts = input.commit.approvals.iter().filter(|approval| listed(&approval.by)).filter_map(|approval| {
+        let (what, count) = approval.text.split_once('=')?;
+        (what == "destroy" && !count.starts_with('+')).then(|| count.parse::<u32>().ok())?
+    });
+    counts.max().unwrap_or(0)
+}
+
+struct Count<'a> {
+    budgets: &'a Budgets,
+    after: Option<&'a Rollout>,
+    total: u32,
+    begins: u32,
+    at_once: u32,
+    destroyed: u32,
+    racks: Vec<(Option<&'a str>, &'a str, Amount)>,
+}
+
+impl<'a> Count<'a> {
+    fn of(budgets: &'a Budgets, after: Option<&'a Rollout>) -> Self {
+        Self { budgets, after, total: 0, begins: 0, at_once: 0, destroyed: 0, racks: Vec::new() }
+    }
+}
+
+pub(super) fn rollout_of<'a>(fleet: &'a Fleet, machine: &Machine) -> Option<&'a Rollout> {
+    fleet.rollouts.values().find(|rollout| rollout.selector.iter().all(|(key, value)| machine.labels.get(key) == Some(value)))
+}
