@@ -313,6 +313,8 @@ async fn a_hello_is_bounded_in_what_it_says_and_how_often() {
     let huge = AgentHello { version: "x".repeat(2 << 20), ..hello("b1") };
     let answer = client(&site).post(site.https("/agent/v1/hello")).bearer_auth(&token).json(&huge).send().await;
     assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status() == StatusCode::PAYLOAD_TOO_LARGE));
+    let (_, _, code, why) = site.witness.failed.lock().unwrap().pop().expect("nobody is told");
+    assert!(code == "agent-refused" && why.contains("1 MiB"), "{why}");
     assert_eq!(site.witness.rungs(), [Rung::LoaderFetched], "nothing of it was taken");
 
     // A storage node: 424 disks, each by two paths.

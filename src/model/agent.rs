@@ -7,7 +7,7 @@
 //! | `POST /agent/v1/report` | [`AgentReport`] | 204; 409 when it may not go on |
 //! | `GET /images/<path>` | – | the image, ranges allowed |
 //!
-//! 401 without the token of an open attempt; 413 for a body of more than 1 MiB.
+//! 401 without the token of an open attempt; 413 for a body of more than 1 MiB. A hello that is too much fails its attempt.
 
 use serde::{Deserialize, Serialize};
 

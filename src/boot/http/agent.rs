@@ -232,7 +232,15 @@ async fn prove<T: DeserializeOwned>(state: &State, peer: Peer, headers: &HeaderM
     let published = state.published();
     let Some(ticket) = ticket_of(state, &published, headers) else { return Err(no_ticket(state, peer)) };
     let attempt = &ticket.attempt;
-    let bytes = read_body(body).await?;
+    let bytes = match read_body(body).await {
+        Ok(bytes) => bytes,
+        Err(refusal) if refusal.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            tracing::warn!(%attempt, "agent's body refused");
+            let failed = fail(state, attempt, "the agent says more than 1 MiB at once: is the list of its disks right?").await;
+            return Err(failed.map_or_else(|error| not_taken(&error), |()| refusal));
+        }
+        Err(refusal) => return Err(refusal),
+    };
     let said = serde_json::from_slice(&bytes).map_err(|error| text(StatusCode::BAD_REQUEST, format!("not understood: {error}")))?;
     Ok((attempt.clone(), said))
 }

@@ -19,6 +19,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use futures_util::StreamExt as _;
 
 pub(super) use agent::router as agent_router;
 pub(super) use plain::router as plain_router;
@@ -41,11 +42,19 @@ const BODY_SIZE: usize = 1 << 20;
 pub(super) struct Peer(pub SocketAddr);
 
 async fn read_body(body: Body) -> Result<Bytes, Response> {
-    match tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, BODY_SIZE)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(_)) => Err(text(StatusCode::PAYLOAD_TOO_LARGE, "the body is cut off or larger than 1 MiB")),
-        Err(_) => Err(text(StatusCode::REQUEST_TIMEOUT, "the body took longer than a minute")),
-    }
+    let mut stream = body.into_data_stream();
+    let whole = async {
+        let mut bytes = Vec::new();
+        while let Some(piece) = stream.next().await {
+            bytes.extend_from_slice(&piece.map_err(|_| text(StatusCode::BAD_REQUEST, "the body is cut off"))?);
+            if bytes.len() > BODY_SIZE {
+                return Err(text(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 1 MiB"));
+            }
+        }
+        Ok(bytes.into())
+    };
+    let late = |_| text(StatusCode::REQUEST_TIMEOUT, "the body took longer than a minute");
+    tokio::time::timeout(BODY_TIME, whole).await.map_err(late)?
 }
 
 /// For answers that depend on the table: 503 until there is one.

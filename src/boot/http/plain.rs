@@ -42,9 +42,10 @@ async fn boot_file(
     request: Request,
 ) -> Response {
     let Some((name, path)) = state.paths.get_key_value(file.as_str()) else { return text(StatusCode::NOT_FOUND, "no such boot file") };
-    // A script that tells somebody to boot from disk names this file, and everyone may have such a script.
-    let for_all = *name == files::LOCALBOOT;
-    if !for_all && let Err(refusal) = admit(&state.published(), peer.ip(), name, Timestamp::now()) {
+    // A script that sends somebody to the disk names that file, and everyone may have such a script.
+    if *name != files::LOCALBOOT
+        && let Err(refusal) = admit(&state.published(), peer.ip(), name, Timestamp::now())
+    {
         state.refused(peer.ip(), refusal.machine(), &format!("HTTP: {name}: {}", refusal.why()));
         return text(StatusCode::FORBIDDEN, refusal.why());
     }
