@@ -1,0 +1,102 @@
+//! Whether everybody arrived once faults had stopped: each machine is as its manifest says, or a law holds it, and somebody who stands
+//! beside can tell that it is right to.
+
+use rackwright::model::*;
+
+use crate::{
+    metal::{Content, Power, Runs},
+    repo::Pushed,
+    world::World,
+};
+
+pub fn check(world: &mut World) {
+    let newest = &world.site.repo.commits[world.site.repo.newest()];
+    let refused = !newest.problems.is_empty() && !newest.let_through;
+    let Some(force) = world.force() else {
+        // Started on a malformed commit, with nothing before it: nothing can be done.
+        return if refused { () } else { world.site.breaks(0, "no commit is in force".to_owned()) };
+    };
+    let found: Vec<String> = force.fleet.machines.values().filter_map(|machine| stuck(world, force, machine)).collect();
+    let taken = newest.commit.id == force.commit.id || refused;
+    let plan = world.controller.as_ref().and_then(|controller| controller.plan.as_ref());
+    let steps = plan.map_or(0, |plan| plan.steps().count());
+    if let Some(first) = found.first() {
+        world.site.breaks(0, first.clone());
+    } else if !taken {
+        world.site.breaks(0, "the newest commit is not in force".to_owned());
+    } else if steps > 0 {
+        world.site.breaks(0, "at rest, and something is still to be done".to_owned());
+    }
+}
+
+/// Why a machine is neither as declared nor rightly held.
+fn stuck(world: &World, force: &Pushed, machine: &Machine) -> Option<String> {
+    let name = &machine.name;
+    let body = *force.meant.get(name)?;
+    let stands = &world.site.bodies[body];
+    let holds = match &stands.disks[0].content {
+        Content::Whole(generation, _) => Some(generation) == machine.generation().as_ref(),
+        Content::Original => world.site.bystander.holds.get(&body) == machine.generation().as_ref(),
+        Content::Partial => false,
+    };
+    let power = match machine.power {
+        _ if force.fleet.settings.drift.power != DriftPolicy::Correct => true,
+        PowerIntent::On => stands.power == Power::On && matches!(stands.runs, Runs::System(_)),
+        PowerIntent::Off => stands.power == Power::Off,
+        PowerIntent::Unmanaged => true,
+    };
+    if holds && power && !world.site.bystander.is_open(body) {
+        return None;
+    }
+    let part = world.plan_of(name)?;
+    if part.held.iter().any(|held| rightly(world, force, machine, body, held)) {
+        return None;
+    }
+    // A commit with errors begins nothing, whatever else it says.
+    if !force.problems.is_empty() {
+        return None;
+    }
+    let Body { content, power, runs } = (&stands.disks[0].content, stands.power, &stands.runs).into();
+    let waits = part.waiting.as_ref().map(|waiting| waiting.why.clone());
+    Some(format!("{name} (machine {body}) does not arrive: it is {power:?}, runs {runs:?}, holds {content:?}, held {:?}, waits {waits:?}", part.held))
+}
+
+struct Body<'a> {
+    content: &'a Content,
+    power: Power,
+    runs: &'a Runs,
+}
+
+impl<'a> From<(&'a Content, Power, &'a Runs)> for Body<'a> {
+    fn from((content, power, runs): (&'a Content, Power, &'a Runs)) -> Self {
+        Self { content, power, runs }
+    }
+}
+
+/// Whether what is said to hold a machine does, as far as somebody can tell who does not know the planner.
+fn rightly(world: &World, force: &Pushed, machine: &Machine, body: usize, held: &Held) -> bool {
+    let stands = &world.site.bodies[body];
+    let wrong = machine.identity.serial.as_ref().is_some_and(|serial| *serial != stands.serial)
+        || machine.identity.uuid.as_ref().is_some_and(|uuid| *uuid != stands.uuid)
+        || machine.nics.iter().all(|nic| nic.mac != stands.mac)
+        || crate::repo::body_at(&machine.bmc.address) != Some(body);
+    let failed = world.site.bystander.failed.contains_key(&body);
+    let others = || force.fleet.machines.values().filter(|other| other.name != machine.name);
+    match held {
+        Held::Suspended => machine.suspend,
+        Held::IdentityMismatch { .. } | Held::Unobserved { .. } => wrong,
+        Held::Incomplete { .. } => machine.disks.system.is_none(),
+        Held::Quarantined { .. } => failed,
+        Held::JournalLost => world.site.bystander.lost,
+        Held::Breaker { failures, .. } => {
+            let failed = force.fleet.machines.keys().filter_map(|name| force.meant.get(name));
+            *failures as usize <= failed.filter(|body| world.site.bystander.failed.contains_key(*body)).count()
+        }
+        Held::Budget { wanted, allowed, .. } => wanted > allowed && force.fleet.settings.budgets.max_destructive.count == *allowed,
+        // Others are in the way, and stay there because a law holds them.
+        Held::Unavailable { .. } | Held::After { .. } => others().any(|other| {
+            world.plan_of(&other.name).is_some_and(|part| part.held.iter().any(|held| !matches!(held, Held::Unavailable { .. } | Held::After { .. })))
+        }),
+        Held::Unclear { .. } => true,
+    }
+}
