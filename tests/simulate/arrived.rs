@@ -93,9 +93,12 @@ fn rightly(world: &World, force: &Pushed, machine: &Machine, body: usize, held: 
             *failures as usize <= failed.filter(|body| world.site.bystander.failed.contains_key(*body)).count()
         }
         Held::Budget { wanted, allowed, .. } => wanted > allowed && force.fleet.settings.budgets.max_destructive.count == *allowed,
-        // Others are in the way, and stay there because a law holds them.
+        // Others are in the way, and stay there because a law holds them or because nobody is to switch them on.
         Held::Unavailable { .. } | Held::After { .. } => others().any(|other| {
-            world.plan_of(&other.name).is_some_and(|part| part.held.iter().any(|held| !matches!(held, Held::Unavailable { .. } | Held::After { .. })))
+            let away = |held: &Held| !matches!(held, Held::Unavailable { .. } | Held::After { .. });
+            let held = world.plan_of(&other.name).is_some_and(|part| part.held.iter().any(away));
+            let off = force.meant.get(&other.name).is_some_and(|body| world.site.bodies[*body].power == Power::Off);
+            held || (off && other.power == PowerIntent::On && force.fleet.settings.drift.power != DriftPolicy::Correct)
         }),
         Held::Unclear { .. } => true,
     }

@@ -9,7 +9,7 @@ use rackwright::{
 };
 
 use crate::{
-    boot::{Answer, ORDER_LIMIT},
+    boot::Answer,
     journal::{Decided, Known, Stop},
     repo::{body_at, id_of, index_of},
     site::Site,
@@ -285,11 +285,6 @@ fn facts_of(step: &Step, fleet: &Fleet) -> Option<Vec<Fact>> {
         Action::EndAttempt { attempt, end } => vec![Fact::Concluded { attempt: attempt.clone(), end: end.clone() }],
         Action::PowerOn | Action::PowerOff { .. } | Action::BootFromNetwork { .. } => return None,
     })
-}
-
-/// An order whose end nobody recorded is over by then.
-pub fn order_limit() -> SignedDuration {
-    SignedDuration::try_from(ORDER_LIMIT).unwrap()
 }
 
 /// Whether an answer lets an agent go on.

@@ -215,6 +215,6 @@ impl Body {
 
     /// All is mended that can be mended without Rackwright.
     pub fn heal(&mut self) {
-        (self.bmc, self.fault, self.no_network) = (Iron::Well, Agent::Well, false);
+        (self.bmc, self.fault, self.no_network, self.traits.stubborn) = (Iron::Well, Agent::Well, false, false);
     }
 }

@@ -1,7 +1,7 @@
 //! A story is told: events happen, machines move, the controller turns. When it is over, all faults stop, and everybody must arrive.
 
 use crate::{
-    controller::{Controller, order_limit},
+    controller::Controller,
     journal::{Journal, Stop},
     metal::{Power, Runs},
     repo::index_of,
@@ -12,6 +12,9 @@ use rackwright::model::*;
 
 /// Rounds in which a fleet must come to rest once faults stopped.
 const MOST_ROUNDS: u32 = 4000;
+/// The longest pause between two turns while something is awaited. The engine's own is shorter; what a turn would do again and again is
+/// the same.
+const HEARTBEAT: u32 = 60;
 /// Virtual hours in which it must.
 const MOST_HOURS: i64 = 72;
 
@@ -71,7 +74,10 @@ impl World {
                     }
                 }
             }
-            Event::Wait(seconds) => drop(self.round(u64::from(*seconds))),
+            Event::Wait(seconds) => {
+                let step = (seconds / 10).max(HEARTBEAT);
+                (0..seconds.div_ceil(step)).for_each(|_| drop(self.round(u64::from(step.min(*seconds)))));
+            }
             Event::Commit(edits, form) => {
                 if matches!(form, Form::LetThrough(_)) {
                     self.site.cover.count("a malformed commit is let through");
@@ -251,8 +257,7 @@ impl World {
         let due = self.controller.as_ref().and_then(Controller::due);
         let soon = self.site.effects.iter().map(|(at, _, _)| *at).chain(self.site.words.iter().map(|(at, _)| *at)).min();
         let Some(next) = due.into_iter().chain(soon).filter(|at| *at > now).min() else { return false };
-        // The round that follows takes some seconds more.
-        self.site.now = next.min(now.checked_add(order_limit() * 1000).unwrap());
+        self.site.now = next.min(later(now, HEARTBEAT.into()));
         true
     }
 
