@@ -4,7 +4,7 @@
 use rackwright::model::*;
 
 use crate::{
-    metal::{Content, Power, Runs},
+    metal::{Body, Content, Power, Runs},
     repo::Pushed,
     world::World,
 };
@@ -34,14 +34,13 @@ fn stuck(world: &World, force: &Pushed, machine: &Machine) -> Option<String> {
     let name = &machine.name;
     let body = *force.meant.get(name)?;
     let stands = &world.site.bodies[body];
-    let holds = match &stands.disks[0].content {
-        Content::Whole(generation, _) => Some(generation) == machine.generation().as_ref(),
-        Content::Original => world.site.bystander.holds.get(&body) == machine.generation().as_ref(),
-        Content::Partial => false,
-    };
+    let whole = stands.disks[0].content != Content::Partial;
+    let holds = whole && world.site.bystander.holds.get(&body) == machine.generation().as_ref();
+    // What ran when the journal was lost, nobody can know.
+    let runs = matches!(stands.runs, Runs::System(_)) || world.site.bystander.lost;
     let power = match machine.power {
         _ if force.fleet.settings.drift.power != DriftPolicy::Correct => true,
-        PowerIntent::On => stands.power == Power::On && matches!(stands.runs, Runs::System(_)),
+        PowerIntent::On => stands.power == Power::On && runs,
         PowerIntent::Off => stands.power == Power::Off,
         PowerIntent::Unmanaged => true,
     };
@@ -49,6 +48,10 @@ fn stuck(world: &World, force: &Pushed, machine: &Machine) -> Option<String> {
         return None;
     }
     let part = world.plan_of(name)?;
+    // Observed only; or seen through the BMC of another machine, which is shown.
+    if machine.suspend || (is_wrong(machine, stands, body) && !part.drift.is_empty()) {
+        return None;
+    }
     if part.held.iter().any(|held| rightly(world, force, machine, body, held)) {
         return None;
     }
@@ -56,35 +59,27 @@ fn stuck(world: &World, force: &Pushed, machine: &Machine) -> Option<String> {
     if !force.problems.is_empty() {
         return None;
     }
-    let Body { content, power, runs } = (&stands.disks[0].content, stands.power, &stands.runs).into();
+    let (content, power, runs) = (&stands.disks[0].content, stands.power, &stands.runs);
     let waits = part.waiting.as_ref().map(|waiting| waiting.why.clone());
     Some(format!("{name} (machine {body}) does not arrive: it is {power:?}, runs {runs:?}, holds {content:?}, held {:?}, waits {waits:?}", part.held))
 }
 
-struct Body<'a> {
-    content: &'a Content,
-    power: Power,
-    runs: &'a Runs,
-}
-
-impl<'a> From<(&'a Content, Power, &'a Runs)> for Body<'a> {
-    fn from((content, power, runs): (&'a Content, Power, &'a Runs)) -> Self {
-        Self { content, power, runs }
-    }
+/// Whether something in a manifest is not true of the machine that it means.
+fn is_wrong(machine: &Machine, stands: &Body, body: usize) -> bool {
+    machine.identity.serial.as_ref().is_some_and(|serial| *serial != stands.serial)
+        || machine.identity.uuid.as_ref().is_some_and(|uuid| *uuid != stands.uuid)
+        || machine.nics.iter().all(|nic| nic.mac != stands.mac)
+        || crate::repo::body_at(&machine.bmc.address) != Some(body)
 }
 
 /// Whether what is said to hold a machine does, as far as somebody can tell who does not know the planner.
 fn rightly(world: &World, force: &Pushed, machine: &Machine, body: usize, held: &Held) -> bool {
     let stands = &world.site.bodies[body];
-    let wrong = machine.identity.serial.as_ref().is_some_and(|serial| *serial != stands.serial)
-        || machine.identity.uuid.as_ref().is_some_and(|uuid| *uuid != stands.uuid)
-        || machine.nics.iter().all(|nic| nic.mac != stands.mac)
-        || crate::repo::body_at(&machine.bmc.address) != Some(body);
     let failed = world.site.bystander.failed.contains_key(&body);
     let others = || force.fleet.machines.values().filter(|other| other.name != machine.name);
     match held {
         Held::Suspended => machine.suspend,
-        Held::IdentityMismatch { .. } | Held::Unobserved { .. } => wrong,
+        Held::IdentityMismatch { .. } | Held::Unobserved { .. } => is_wrong(machine, stands, body),
         Held::Incomplete { .. } => machine.disks.system.is_none(),
         Held::Quarantined { .. } => failed,
         Held::JournalLost => world.site.bystander.lost,

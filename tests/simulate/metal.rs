@@ -215,6 +215,10 @@ impl Body {
 
     /// All is mended that can be mended without Rackwright.
     pub fn heal(&mut self) {
+        // Whoever mends what kept a system from starting starts it.
+        if self.fault == Agent::NoStart && matches!(self.runs, Runs::Nothing) && self.power == Power::On {
+            self.runs = Runs::Firmware(0);
+        }
         (self.bmc, self.fault, self.no_network, self.traits.stubborn) = (Iron::Well, Agent::Well, false, false);
     }
 }
