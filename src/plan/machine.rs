@@ -120,6 +120,11 @@ fn step(machine: &MachineName, action: Action, reason: Reason) -> Step {
 fn claim<'a>(input: &Input<'a>, groups: &Groups<'a>, case: &Case<'a>, part: &mut MachinePlan) {
     let machine = case.machine;
     let replaced = case.standing == Some(Standing::Replaced);
+    if replaced && input.problems.iter().any(crate::model::Problem::is_error) {
+        part.waiting =
+            Some(Waiting { why: "the commit has errors, so the machine that had this name is not forgotten".to_owned(), until: None });
+        return;
+    }
     if replaced {
         part.held.extend(identity::obstacles(machine, case.seen, input.now, &input.deadlines));
     } else {
@@ -157,7 +162,9 @@ fn rename(case: &Case<'_>, from: &MachineName, part: &mut MachinePlan) {
 fn go_on(input: &Input<'_>, case: &Case<'_>, history: &MachineHistory, attempt: &Attempt, part: &mut MachinePlan) {
     let machine = case.machine;
     let same = machine.generation() == Some(attempt.generation);
-    let wanted = same && case.wish != Wish::Adopt && (!machine.suspend || attempt.wrote());
+    // What the manifest does not say any more (a disk, an interface) is not taken from an earlier commit (law 6).
+    let complete = !machine.suspend && incomplete(machine).is_empty();
+    let wanted = same && case.wish != Wish::Adopt && (complete || attempt.wrote());
     let former = || input.former.and_then(|fleet| fleet.machines.get(&machine.name));
     part.ticket = ticket(input, machine, attempt).or_else(|| ticket(input, former()?, attempt));
     if same && (part.reimage.is_none() || attempt.wrote()) {

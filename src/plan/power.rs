@@ -71,11 +71,12 @@ fn settles_until(input: &Input<'_>, history: &MachineHistory, action: &Action, r
 }
 
 /// Whether an attempt that ended before its first byte left the machine on, with our agent or nothing in its memory and its old
-/// system untouched on its disk, and it was not switched off and on since.
+/// system untouched on its disk, and it was not switched off and on since. Later attempts may have ended before they got to its power.
 pub(super) fn left_in_network_boot(history: &MachineHistory) -> bool {
-    let Some((attempt, ended)) = unwritten(history) else { return false };
-    let booted = attempt.evidence.iter().any(|(_, evidence)| evidence.rung() >= Rung::PowerSeen);
-    history.installed.is_some() && booted && !is_brought_back(history, ended)
+    let booted = |attempt: &&Attempt| attempt.evidence.iter().any(|(_, evidence)| evidence.rung() >= Rung::PowerSeen);
+    let unwritten = history.attempts.iter().rev().take_while(|attempt| !attempt.wrote());
+    let mut ended = unwritten.filter(booted).filter_map(|attempt| attempt.end.as_ref());
+    history.installed.is_some() && ended.any(|(ended, _)| !is_brought_back(history, *ended))
 }
 
 /// A machine that an attempt left behind is switched off and on once, so that it serves again; the boot server sends it to its disk

@@ -36,8 +36,9 @@ fn stuck(world: &World, force: &Pushed, machine: &Machine) -> Option<String> {
     let stands = &world.site.bodies[body];
     let whole = stands.disks[0].content != Content::Partial;
     let holds = whole && world.site.bystander.holds.get(&body) == machine.generation().as_ref();
-    // What ran when the journal was lost, nobody can know.
-    let runs = matches!(stands.runs, Runs::System(_)) || world.site.bystander.lost;
+    // What ran when the journal was lost, or the machine left the fleet, nobody can know.
+    let forgotten = world.site.bystander.lost || world.site.bystander.released.contains(&body);
+    let runs = matches!(stands.runs, Runs::System(_)) || forgotten;
     let power = match machine.power {
         _ if force.fleet.settings.drift.power != DriftPolicy::Correct => true,
         PowerIntent::On => stands.power == Power::On && runs,
@@ -61,7 +62,10 @@ fn stuck(world: &World, force: &Pushed, machine: &Machine) -> Option<String> {
     }
     let (content, power, runs) = (&stands.disks[0].content, stands.power, &stands.runs);
     let waits = part.waiting.as_ref().map(|waiting| waiting.why.clone());
-    Some(format!("{name} (machine {body}) does not arrive: it is {power:?}, runs {runs:?}, holds {content:?}, held {:?}, waits {waits:?}", part.held))
+    Some(format!(
+        "{name} (machine {body}) does not arrive: it is {power:?}, runs {runs:?}, holds {content:?}, held {:?}, waits {waits:?}",
+        part.held
+    ))
 }
 
 /// Whether something in a manifest is not true of the machine that it means.
@@ -84,6 +88,11 @@ fn rightly(world: &World, force: &Pushed, machine: &Machine, body: usize, held: 
         Held::Quarantined { .. } => failed,
         Held::JournalLost => world.site.bystander.lost,
         Held::Breaker { failures, .. } => {
+            // Of machines that nobody can tell apart it is not known whether they failed.
+            let unclear = |part: &MachinePlan| part.held.iter().any(|held| matches!(held, Held::Unclear { .. }));
+            if force.fleet.machines.keys().filter_map(|name| world.plan_of(name)).any(unclear) {
+                return true;
+            }
             let failed = force.fleet.machines.keys().filter_map(|name| force.meant.get(name));
             *failures as usize <= failed.filter(|body| world.site.bystander.failed.contains_key(*body)).count()
         }
@@ -93,7 +102,8 @@ fn rightly(world: &World, force: &Pushed, machine: &Machine, body: usize, held: 
             let away = |held: &Held| !matches!(held, Held::Unavailable { .. } | Held::After { .. });
             let held = world.plan_of(&other.name).is_some_and(|part| part.held.iter().any(away));
             let off = force.meant.get(&other.name).is_some_and(|body| world.site.bodies[*body].power == Power::Off);
-            held || (off && other.power == PowerIntent::On && force.fleet.settings.drift.power != DriftPolicy::Correct)
+            let corrected = force.fleet.settings.drift.power == DriftPolicy::Correct && !other.suspend;
+            held || (off && other.power == PowerIntent::On && !corrected)
         }),
         Held::Unclear { .. } => true,
     }

@@ -5,7 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rackwright::model::*;
 
-use crate::{metal::{Body, Content}, repo::{Pushed, index_of}, site::Break};
+use crate::{
+    metal::{Body, Content},
+    repo::{Pushed, index_of},
+    site::Break,
+};
 
 /// What a manifest says of the machine that it means, and that is true.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +60,8 @@ pub struct Bystander {
     pub holds: BTreeMap<usize, Generation>,
     /// Machines whose disk was written since they were claimed.
     wrote: BTreeSet<usize>,
+    /// Machines that left the fleet at some time: what our agent left in their memory stays there (law 3).
+    pub released: BTreeSet<usize>,
     open: BTreeMap<usize, Open>,
     /// Machines whose last attempt ended before its first byte: they may be brought back to their disk.
     left: BTreeSet<usize>,
@@ -64,6 +70,8 @@ pub struct Bystander {
     writers: BTreeMap<AttemptId, String>,
     /// Machines whose last attempt failed, and at what.
     pub failed: BTreeMap<usize, Generation>,
+    /// The commit in force when each attempt got leave to write.
+    leaves: BTreeMap<AttemptId, usize>,
     /// Machines that were begun under each commit.
     under: BTreeMap<usize, BTreeSet<usize>>,
 }
@@ -116,8 +124,10 @@ impl Bystander {
         let truth = Truth::of(declared, &bodies[body]);
         let mut before = self.claims.iter().filter(|(known, (claimed, then))| *known != name && *claimed == body && truth.tells(*then));
         let known = before.next().map(|(known, _)| known.clone());
-        self.claims.insert(name.clone(), (body, truth));
+        let again = self.claims.insert(name.clone(), (body, truth)).is_some_and(|(before, _)| before == body);
+        let left = again && self.left.contains(&body);
         self.forget_disk(body);
+        self.left.extend(left.then_some(body));
         self.holds.extend(installed.map(|installed| (body, installed)));
         require(known.is_none(), 4, || format!("machine {body} is claimed as {name}, and is known as {known:?}"))?;
         let adopted = declared.on_claim == OnClaim::Install || installed == declared.generation();
@@ -134,11 +144,14 @@ impl Bystander {
     fn released(&mut self, name: &MachineName, commit: &Pushed, bodies: &[Body]) -> Seen {
         let Some((body, before)) = self.claims.remove(name) else { return Ok(()) };
         self.forget_disk(body);
+        self.released.insert(body);
         require(commit.problems.is_empty(), 2, || format!("{name} is released by a commit that has errors"))?;
         require(!self.open.contains_key(&body), 10, || format!("{name} is released while it is installed"))?;
-        let here = commit.fleet.machines.values().find(|machine| {
-            commit.meant.get(&machine.name) == Some(&body) && Truth::of(machine, &bodies[body]).tells(before)
-        });
+        let here = commit
+            .fleet
+            .machines
+            .values()
+            .find(|machine| commit.meant.get(&machine.name) == Some(&body) && Truth::of(machine, &bodies[body]).tells(before));
         require(here.is_none(), 4, || format!("{name} is released, and its machine {body} is in the fleet as {}", here.unwrap().name))
     }
 
@@ -159,10 +172,16 @@ impl Bystander {
         require(commit.problems.is_empty(), 2, || format!("{attempt} begins under a commit that has errors"))?;
         require(!declared.suspend, 2, || format!("{attempt} begins on a machine that is suspended"))?;
         require(declared.generation() == Some(generation), 1, || format!("{attempt} installs what the commit does not say"))?;
-        require(self.claims.get(name).is_some_and(|(known, _)| *known == body), 4, || format!("{attempt} begins on another machine than was claimed"))?;
-        require(self.holds.get(&body) != Some(&generation), 1, || format!("{attempt} begins, and the disk of machine {body} holds that already"))?;
+        require(self.claims.get(name).is_some_and(|(known, _)| *known == body), 4, || {
+            format!("{attempt} begins on another machine than was claimed")
+        })?;
+        require(self.holds.get(&body) != Some(&generation), 1, || {
+            format!("{attempt} begins, and the disk of machine {body} holds that already")
+        })?;
         let first = !self.holds.contains_key(&body) && !self.wrote.contains(&body);
-        require(!first || declared.on_claim == OnClaim::Install, 5, || format!("{attempt} begins on a machine that was adopted, and nobody asked"))?;
+        require(!first || declared.on_claim == OnClaim::Install, 5, || {
+            format!("{attempt} begins on a machine that was adopted, and nobody asked")
+        })?;
         require(!(first && self.lost), 2, || format!("{attempt} is a first install, and the journal was lost"))?;
         require(declared.disks.system.is_some(), 6, || format!("{attempt} begins, and no disk is stated"))?;
         identified(now, body, declared, &bodies[body], &attempt.to_string())?;
@@ -231,7 +250,8 @@ impl Bystander {
     }
 
     /// When leave to write becomes durable, the commit in force wants it.
-    pub fn leave(&self, attempt: &AttemptId, body: usize, force: &Pushed) -> Seen {
+    pub fn leave(&mut self, attempt: &AttemptId, body: usize, force: &Pushed) -> Seen {
+        self.leaves.insert(attempt.clone(), index_of(force.commit.id));
         let wanted = meant(force, &attempt.machine).filter(|(meant, _)| *meant == body).map(|(_, machine)| machine);
         let open = self.open.get(&body).filter(|open| open.attempt == *attempt);
         let same = wanted.zip(open).is_some_and(|(machine, open)| machine.generation() == Some(open.generation) && !machine.suspend);
@@ -278,12 +298,13 @@ impl Bystander {
     }
 
     /// The first byte goes to a disk.
-    pub fn first_byte(&self, attempt: &AttemptId, body: usize, disk: usize, boot_id: &str, stands: &Body, told: &Pushed) -> Seen {
+    pub fn first_byte(&self, attempt: &AttemptId, body: usize, disk: usize, boot_id: &str, stands: &Body, commits: &[Pushed]) -> Seen {
         let what = format!("{attempt} writes disk {disk} of machine {body}");
         let open = self.open.get(&body).filter(|open| open.attempt == *attempt);
         require(open.is_some_and(|open| open.wrote), 9, || format!("{what} without leave"))?;
         require(self.writers.get(attempt).is_some_and(|writer| writer == boot_id), 10, || format!("{what} and another start has leave"))?;
-        let meant = meant(told, &attempt.machine).filter(|(meant, _)| *meant == body).map(|(_, machine)| machine);
+        let told = self.leaves.get(attempt).map(|commit| &commits[*commit]);
+        let meant = told.and_then(|told| meant(told, &attempt.machine)).filter(|(meant, _)| *meant == body).map(|(_, machine)| machine);
         require(meant.is_some(), 4, || format!("{what}, which is not the machine that the commit meant"))?;
         let hint = meant.and_then(|machine| machine.disks.system.as_ref()).and_then(|hint| hint.serial.as_ref());
         let right = disk == 0 && hint == stands.disks[0].seen.serial.as_ref();

@@ -151,7 +151,9 @@ impl Controller {
         }
         let Some(force) = self.force.clone() else { return Ok(None) };
         self.ask(site, &force.fleet);
-        let alive = self.open().map(|attempt| (attempt.id.clone(), self.progress.get(&attempt.id).map_or(self.started, |at| (*at).max(self.started))));
+        let alive = self
+            .open()
+            .map(|attempt| (attempt.id.clone(), self.progress.get(&attempt.id).map_or(self.started, |at| (*at).max(self.started))));
         let alive = alive.collect();
         let pushed = &site.repo.commits[force.index];
         let input = Input {
@@ -281,7 +283,9 @@ fn facts_of(step: &Step, fleet: &Fleet) -> Option<Vec<Fact>> {
         Action::NoteHardware { hardware } => vec![Fact::HardwareChanged { machine, hardware: hardware.clone() }],
         Action::Rename { from } => vec![Fact::Renamed { from: from.clone(), to: machine }],
         Action::BeginAttempt { attempt, generation } => vec![Fact::Began { attempt: attempt.clone(), generation: *generation }],
-        Action::Witness { attempt, rung } => vec![Fact::Saw { attempt: attempt.clone(), evidence: crate::plan_world::plain_evidence(*rung) }],
+        Action::Witness { attempt, rung } => {
+            vec![Fact::Saw { attempt: attempt.clone(), evidence: crate::plan_world::plain_evidence(*rung) }]
+        }
         Action::EndAttempt { attempt, end } => vec![Fact::Concluded { attempt: attempt.clone(), end: end.clone() }],
         Action::PowerOn | Action::PowerOff { .. } | Action::BootFromNetwork { .. } => return None,
     })

@@ -191,6 +191,8 @@ impl Body {
             Effect::ShutDown if self.power == Power::On && matches!(self.runs, Runs::System(_)) && !self.traits.stubborn => {
                 self.power = Power::GoingOff;
             }
+            // Firmware obeys the button at once; our agent has no ear for it.
+            Effect::ShutDown if self.power == Power::On && !matches!(self.runs, Runs::System(_) | Runs::Agent(_)) => self.cut(),
             Effect::BootNetwork if !self.network_once => self.network_once = true,
             Effect::On | Effect::Off | Effect::ShutDown | Effect::BootNetwork => return false,
         }
@@ -215,10 +217,16 @@ impl Body {
 
     /// All is mended that can be mended without Rackwright.
     pub fn heal(&mut self) {
+        self.fault(Agent::Well);
+        (self.bmc, self.no_network, self.traits.stubborn) = (Iron::Well, false, false);
+    }
+
+    /// Another fault, or none, in the place of the one before.
+    pub fn fault(&mut self, fault: Agent) {
         // Whoever mends what kept a system from starting starts it.
         if self.fault == Agent::NoStart && matches!(self.runs, Runs::Nothing) && self.power == Power::On {
             self.runs = Runs::Firmware(0);
         }
-        (self.bmc, self.fault, self.no_network, self.traits.stubborn) = (Iron::Well, Agent::Well, false, false);
+        self.fault = fault;
     }
 }

@@ -69,11 +69,8 @@ impl Repo {
             max_destructive: Destructive { count: setup.destructive, share: 100 },
             breaker_failures: setup.breaker,
         };
-        let slots = bodies.iter().enumerate().map(|(number, body)| Slot {
-            body: number,
-            present: true,
-            manifest: manifest(setup, number, body),
-        });
+        let slots =
+            bodies.iter().enumerate().map(|(number, body)| Slot { body: number, present: true, manifest: manifest(setup, number, body) });
         let mut repo = Self { commits: Vec::new(), slots: slots.collect(), settings, rollouts: BTreeMap::new(), names: 0 };
         if setup.grouped {
             repo.rollouts = ["first", "second"].into_iter().map(|text| repo.rollout(text)).map(|own| (own.name.clone(), own)).collect();

@@ -11,7 +11,9 @@ use crate::{
 /// The same break: the same law, and the same kind of words. Names, numbers and machines differ from story to story.
 fn same(one: &Break, other: &Break) -> bool {
     let words = |text: &str| -> String { text.chars().filter(|c| !c.is_ascii_digit()).take(12).collect() };
-    let kind = |of: &Break| if of.law == 0 { words(&of.what.split_once(") ").map_or(of.what.clone(), |(_, rest)| rest.to_owned())) } else { String::new() };
+    let kind = |of: &Break| {
+        if of.law == 0 { words(&of.what.split_once(") ").map_or(of.what.clone(), |(_, rest)| rest.to_owned())) } else { String::new() }
+    };
     one.law == other.law && kind(one) == kind(other)
 }
 

@@ -263,9 +263,8 @@ impl World {
         let (disk, attempt, boot_id) = (agent.disk, agent.key.attempt.clone(), agent.boot_id.clone());
         body.disks[disk].content = Content::Partial;
         self.site.tell(|| format!("  machine {number} writes its disk for {attempt}"));
-        let force = self.site.journal.in_force.unwrap_or_default();
-        let told = &self.site.repo.commits[force];
-        if let Err(found) = self.site.bystander.first_byte(&attempt, number, disk, &boot_id, &stands, told) {
+        let commits = &self.site.repo.commits;
+        if let Err(found) = self.site.bystander.first_byte(&attempt, number, disk, &boot_id, &stands, commits) {
             self.site.breaks(found.law, found.what);
         }
     }

@@ -88,7 +88,7 @@ impl World {
             Event::Iron(slot, iron) => self.iron(self.site.repo.body(*slot), *iron),
             Event::Agent(slot, agent) => {
                 let body = self.site.repo.body(*slot);
-                self.site.bodies[body].fault = *agent;
+                self.site.bodies[body].fault(*agent);
             }
             Event::Crash(at, after) => self.site.journal.death = Some((*at, *after)),
             Event::Stop => {

@@ -84,6 +84,8 @@ impl Reader<'_, '_> {
     pub(super) fn replaced(&mut self, machine: &Machine, history: &MachineHistory, installed: Option<Generation>) {
         let like = Likeness::of(&stated(machine), &history.hardware);
         self.require(like.common == 0 && like.against > 0, 4, "it may be the machine that had this name before, and is claimed as another");
+        let errors = self.input.problems.iter().any(crate::model::Problem::is_error);
+        self.require(!errors, 2, "the machine that had its name is forgotten by a commit that has errors");
         self.require(history.open_attempt().is_none(), 10, "it is claimed while an attempt under its name is open");
         let (name, earlier) = (self.name, &history.hardware);
         let elsewhere =
