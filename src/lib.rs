@@ -21,7 +21,6 @@ pub mod journal;
 #[cfg(feature = "controller")]
 pub mod manifest;
 pub mod model;
-#[cfg(feature = "controller")]
 pub mod plan;
 #[cfg(feature = "controller")]
 pub mod ports;

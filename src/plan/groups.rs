@@ -108,6 +108,11 @@ impl<'a> Groups<'a> {
         &self.all[index].closed
     }
 
+    /// Counts a failure that this turn finds.
+    pub(super) fn fail(&mut self, index: usize) {
+        self.all[index].failures += 1;
+    }
+
     /// What stands against an install in this group whatever happens in this turn: the breaker, the commit's budget, other groups.
     pub(super) fn against(&self, index: usize) -> Vec<Held> {
         let group = &self.all[index];

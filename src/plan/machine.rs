@@ -145,6 +145,11 @@ fn step(machine: &MachineName, action: Action, reason: Reason) -> Step {
 fn claim<'a>(input: &Input<'a>, groups: &Groups<'a>, case: &Case<'a>, part: &mut MachinePlan) {
     let machine = case.machine;
     let replaced = case.standing == Some(Standing::Replaced);
+    if replaced && input.problems.iter().any(crate::model::Problem::is_error) {
+        part.waiting =
+            Some(Waiting { why: "the commit has errors, so the machine that had this name is not forgotten".to_owned(), until: None });
+        return;
+    }
     if replaced {
         part.held.extend(obstacles(input, case));
     } else {
@@ -183,8 +188,10 @@ fn go_on(input: &Input<'_>, case: &Case<'_>, history: &MachineHistory, attempt: 
     let machine = case.machine;
     let same = machine.generation() == Some(attempt.generation);
     let own = ticket(input, machine, attempt);
-    // Without a disk or an interface there is nothing to go on with, unless the write that an earlier commit asked for is on its way.
-    let wanted = same && case.wish != Wish::Adopt && (attempt.wrote() || (!machine.suspend && case.hold.is_none() && own.is_some()));
+    // What the manifest does not say any more (a disk, an interface) is not taken from an earlier commit (law 6), unless the write that
+    // it asked for is on its way.
+    let complete = !machine.suspend && case.hold.is_none() && incomplete(machine).is_empty() && own.is_some();
+    let wanted = same && case.wish != Wish::Adopt && (complete || attempt.wrote());
     let former = || input.former.and_then(|fleet| fleet.machines.get(&machine.name)).filter(|_| attempt.wrote());
     part.ticket = own.or_else(|| ticket(input, former()?, attempt));
     if same && (part.reimage.is_none() || attempt.wrote()) {

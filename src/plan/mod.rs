@@ -30,8 +30,8 @@ pub use identity::hardware;
 pub use render::{render_machine, render_markdown, render_text};
 
 use crate::model::{
-    AttemptEnd, AttemptId, Brake, Commit, Fleet, Held, History, Machine, MachineHistory, MachineName, MachinePlan, Observation, OnClaim,
-    Plan, PowerIntent, PowerState, Problem, Reason, Timestamp,
+    Action, AttemptEnd, AttemptId, Brake, Commit, Fleet, Held, History, Machine, MachineHistory, MachineName, MachinePlan, Observation,
+    OnClaim, Plan, PowerIntent, PowerState, Problem, Reason, Step, Timestamp,
 };
 use groups::Groups;
 use names::{Names, Standing};
@@ -128,15 +128,22 @@ pub fn plan(input: &Input<'_>) -> Plan {
     }
     let mut takers: Vec<&Case<'_>> = cases.iter().filter(|case| case.takes_a_place()).collect();
     takers.sort_by_key(|case| (case.group, &case.machine.place.rack, &case.machine.name));
-    let mut placed: BTreeMap<&MachineName, MachinePlan> =
-        takers.into_iter().map(|case| (&case.machine.name, machine::plan(input, &mut groups, case))).collect();
-    let stay = cases.iter().map(|case| {
-        let part = placed.remove(&case.machine.name).unwrap_or_else(|| machine::plan(input, &mut groups, case));
-        (case.machine.name.clone(), part)
-    });
-    let left = names.gone.iter().map(|(name, history)| ((*name).clone(), machine::left(input, &names, name, history)));
-    let machines = stay.chain(left).collect();
+    let mut machines: BTreeMap<MachineName, MachinePlan> = BTreeMap::new();
+    for case in cases.iter().filter(|case| !case.takes_a_place()) {
+        let part = machine::plan(input, &mut groups, case);
+        // What fails in this turn is counted before anything begins in it.
+        if !case.failed && part.steps.iter().any(fails) {
+            groups.fail(case.group);
+        }
+        machines.insert(case.machine.name.clone(), part);
+    }
+    machines.extend(takers.into_iter().map(|case| (case.machine.name.clone(), machine::plan(input, &mut groups, case))));
+    machines.extend(names.gone.iter().map(|(name, history)| ((*name).clone(), machine::left(input, &names, name, history))));
     Plan { commit: input.commit.clone(), at: input.now, machines, problems: input.problems.to_vec(), groups: groups.report() }
+}
+
+fn fails(step: &Step) -> bool {
+    matches!(&step.action, Action::EndAttempt { end: AttemptEnd::Failed { .. }, .. })
 }
 
 /// The history of a fleet of which every machine is claimed and holds what it should: the ground for comparing two commits without
@@ -175,10 +182,17 @@ fn case<'a>(input: &Input<'a>, names: &Names<'a>, groups: &Groups<'a>, machine: 
     let quarantined = matches!(wish, Wish::Quarantine(_));
     let unknown_disk = history.is_some_and(|history| history.installed.is_none()) && attempts.iter().any(|attempt| attempt.wrote());
     let never_installed = machine.install.is_some() && history.is_none_or(|history| history.installed.is_none()) && !unknown_disk;
-    let off = machine.power == PowerIntent::On && seen.and_then(|seen| seen.power.known()) == Some(&PowerState::Off);
-    let left_behind = !open && history.is_some_and(power::left_in_network_boot);
+    let seen_off = seen.and_then(|seen| seen.power.known()) == Some(&PowerState::Off);
+    let off = machine.power == PowerIntent::On && seen_off;
+    // One that is off as declared is not in the network boot any more, and nobody switches it on to bring it back.
+    let as_declared = machine.power == PowerIntent::Off && seen_off;
+    let left_behind = !open && !as_declared && history.is_some_and(power::left_in_network_boot);
     let unavailable = open || left_behind || (!quarantined && (unknown_disk || (off && !never_installed)));
-    let failed = history.zip(machine.generation()).is_some_and(|(history, desired)| !wish::failures(history, desired).is_empty());
+    // Whatever it is called: a name that is exchanged must not close a breaker.
+    let failed = match (names.known_as(&machine.name), history) {
+        (None, Some(history)) if matches!(standing, Some(Standing::Unclear(_))) => wish::last_failed(history),
+        (own, history) => own.or(history).zip(machine.generation()).is_some_and(|(own, desired)| !wish::failures(own, desired).is_empty()),
+    };
     let begun = attempts
         .iter()
         .any(|attempt| attempt.commit == input.commit.id && !matches!(attempt.end, Some((_, AttemptEnd::Superseded)) if !attempt.wrote()));

@@ -38,6 +38,8 @@ pub(super) struct Names<'a> {
     standing: BTreeMap<&'a MachineName, Standing<'a>>,
     /// Machines of the journal that may be in the fleet under another name.
     wanted: BTreeSet<&'a MachineName>,
+    /// What the journal says of machines under another name than they have in the fleet, where only one can be meant.
+    records: BTreeMap<&'a MachineName, &'a MachineHistory>,
 }
 
 /// A name in the fleet that the journal does not know with this hardware.
@@ -59,6 +61,8 @@ impl<'a> Names<'a> {
         let claims = claims(&mut unsettled, history);
         let by_name: BTreeMap<&MachineName, usize> = unsettled.iter().enumerate().map(|(n, one)| (one.name, n)).collect();
         for (n, one) in unsettled.iter().enumerate() {
+            let record = one.renamed(history).filter(|old| *old != one.name).and_then(|old| history.machines.get(old));
+            names.records.extend(record.map(|record| (one.name, record)));
             let rivals = |name: &MachineName| claims.get(name).into_iter().flatten().copied().filter(move |rival| *rival != n);
             let free = |name: &MachineName| {
                 by_name.get(name).is_some_and(|n| unsettled[*n].recorded.is_some()) || !fleet.machines.contains_key(name)
@@ -105,6 +109,11 @@ impl<'a> Names<'a> {
     /// What is to be said of this name first; nothing for most.
     pub(super) fn standing(&self, name: &MachineName) -> Option<Standing<'a>> {
         self.standing.get(name).copied()
+    }
+
+    /// What the journal says of this machine under another name.
+    pub(super) fn known_as(&self, name: &MachineName) -> Option<&'a MachineHistory> {
+        self.records.get(name).copied()
     }
 
     /// Whether a machine that left is, or may be, in the fleet under another name.

@@ -74,11 +74,12 @@ fn settles_until(input: &Input<'_>, history: &MachineHistory, action: &Action, r
 }
 
 /// Whether an attempt that ended before its first byte left the machine on, with our agent or nothing in its memory and its old
-/// system untouched on its disk, and it was not switched off and on since.
+/// system untouched on its disk, and it was not switched off and on since. Later attempts may have ended before they got to its power.
 pub(super) fn left_in_network_boot(history: &MachineHistory) -> bool {
-    let Some((attempt, ended)) = unwritten(history) else { return false };
-    let booted = attempt.evidence.iter().any(|(_, evidence)| evidence.rung() >= Rung::PowerSeen);
-    history.installed.is_some() && booted && !is_brought_back(history, ended)
+    let booted = |attempt: &&Attempt| attempt.evidence.iter().any(|(_, evidence)| evidence.rung() >= Rung::PowerSeen);
+    let unwritten = history.attempts.iter().rev().take_while(|attempt| !attempt.wrote());
+    let mut ended = unwritten.filter(booted).filter_map(|attempt| attempt.end.as_ref()).filter(|(ended, _)| is_ours(history, *ended));
+    history.installed.is_some() && ended.any(|(ended, _)| !is_brought_back(history, *ended))
 }
 
 /// A machine that an attempt left behind is switched off and on once, so that it serves again; the boot server sends it to its disk
@@ -103,14 +104,18 @@ fn return_to_disk(machine: &Machine, history: &MachineHistory, power: PowerState
 /// The last attempt, if it ended before its first byte, and when.
 fn unwritten(history: &MachineHistory) -> Option<(&Attempt, Timestamp)> {
     let attempt = history.attempts.last().filter(|attempt| !attempt.wrote())?;
-    // An attempt from before it was adopted left nothing for us to bring back.
-    let ended = attempt.end.as_ref().map(|(ended, _)| *ended).filter(|ended| history.claimed.is_none_or(|claimed| claimed <= *ended))?;
+    let ended = attempt.end.as_ref().map(|(ended, _)| *ended).filter(|ended| is_ours(history, *ended))?;
     Some((attempt, ended))
 }
 
 /// Our last orders to its power that came, or may have come, into effect, newest first. One that was refused changed nothing.
 fn orders(history: &MachineHistory) -> impl Iterator<Item = (Timestamp, &Step)> {
     history.unsure_power().chain(history.switched.as_ref().map(|(at, step)| (*at, step)))
+}
+
+/// Whether what ended then left something for us to bring back: not what was before the machine was adopted as it is.
+fn is_ours(history: &MachineHistory, ended: Timestamp) -> bool {
+    history.claimed.is_none_or(|claimed| claimed <= ended)
 }
 
 /// Whether a step is the first half of bringing a machine back, or of an attempt's beginning.

@@ -267,7 +267,7 @@ pub const RUNGS: [Rung; 11] = [
     Rung::Healthy,
 ];
 
-fn plain_evidence(rung: Rung) -> Evidence {
+pub fn plain_evidence(rung: Rung) -> Evidence {
     match rung {
         Rung::TicketArmed => Evidence::TicketArmed,
         Rung::BootSet => Evidence::BootSet,

@@ -115,6 +115,8 @@ impl Reader<'_, '_> {
         let kept = keeps_its_disk(machine, history);
         self.require(!kept, 4, "its manifest names the disk that was written under its name, and it is claimed as another");
         self.require(like.common == 0 && like.against > 0, 4, "it may be the machine that had this name before, and is claimed as another");
+        let errors = self.input.problems.iter().any(crate::model::Problem::is_error);
+        self.require(!errors, 2, "the machine that had its name is forgotten by a commit that has errors");
         self.require(history.open_attempt().is_none(), 10, "it is claimed while an attempt under its name is open");
         let unsettled = self.unsettled.get_or_init(|| unsettled(self.input));
         let near = history.hardware.iter().filter_map(|item| unsettled.get(item.as_str())).flatten();

@@ -1,0 +1,325 @@
+//! Somebody who stands beside: sees what reaches machines and disks, reads over the journal's shoulder, and knows which machine each
+//! manifest means. It knows the law (DESIGN.md section 3) and nothing of how a plan is made.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rackwright::model::*;
+
+use crate::{
+    metal::{Body, Content},
+    repo::{Pushed, index_of},
+    site::Break,
+};
+
+/// What a manifest says of the machine that it means, and that is true.
+#[derive(Debug, Clone, Copy)]
+struct Truth {
+    serial: bool,
+    uuid: bool,
+    mac: bool,
+}
+
+impl Truth {
+    fn of(machine: &Machine, body: &Body) -> Self {
+        Self {
+            serial: machine.identity.serial.as_ref() == Some(&body.serial),
+            uuid: machine.identity.uuid.as_ref() == Some(&body.uuid),
+            mac: machine.nics.iter().any(|nic| nic.mac == body.mac),
+        }
+    }
+
+    /// Whether somebody who reads both can tell that they mean one machine.
+    fn tells(self, other: Self) -> bool {
+        self.serial && other.serial || self.uuid && other.uuid || self.mac && other.mac
+    }
+
+    /// Whether nothing that is declared is wrong.
+    fn is_whole(self, machine: &Machine) -> bool {
+        (self.serial || machine.identity.serial.is_none()) && (self.uuid || machine.identity.uuid.is_none()) && self.mac
+    }
+}
+
+/// An attempt that is on its way.
+#[derive(Debug, Clone)]
+struct Open {
+    attempt: AttemptId,
+    commit: usize,
+    generation: Generation,
+    wrote: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct Bystander {
+    /// Records that were read.
+    pub read: usize,
+    /// The commit in force.
+    pub in_force: usize,
+    pub lost: bool,
+    claims: BTreeMap<MachineName, (usize, Truth)>,
+    /// What a disk holds for certain: what it was taken to hold when it was claimed, or what was verified on it last.
+    pub holds: BTreeMap<usize, Generation>,
+    /// Machines whose disk was written since they were claimed.
+    wrote: BTreeSet<usize>,
+    /// Machines that left the fleet at some time: what our agent left in their memory stays there (law 3).
+    pub released: BTreeSet<usize>,
+    open: BTreeMap<usize, Open>,
+    /// Machines whose last attempt ended before its first byte: they may be brought back to their disk.
+    left: BTreeSet<usize>,
+    begun: BTreeSet<AttemptId>,
+    /// Who wrote under each attempt.
+    writers: BTreeMap<AttemptId, String>,
+    /// Machines whose last attempt failed, and at what.
+    pub failed: BTreeMap<usize, Generation>,
+    /// The commit in force when each attempt got leave to write.
+    leaves: BTreeMap<AttemptId, usize>,
+    /// Machines that were begun under each commit.
+    under: BTreeMap<usize, BTreeSet<usize>>,
+}
+
+type Seen = Result<(), Break>;
+
+fn require(holds: bool, law: u8, what: impl FnOnce() -> String) -> Seen {
+    if holds { Ok(()) } else { Err(Break { law, what: what() }) }
+}
+
+impl Bystander {
+    /// The journal is gone, and with it all that was known.
+    pub fn forget(&mut self) {
+        *self = Self { lost: true, in_force: self.in_force, ..Self::default() };
+    }
+
+    pub fn is_open(&self, body: usize) -> bool {
+        self.open.contains_key(&body)
+    }
+
+    /// A line of the journal is durable.
+    pub fn fact(&mut self, now: Timestamp, record: &Record, commit: &Pushed, bodies: &[Body]) -> Seen {
+        match &record.fact {
+            Fact::Claimed { machine, installed, .. } => self.claimed(machine, *installed, commit, bodies),
+            Fact::Released { machine } => self.released(machine, commit, bodies),
+            Fact::Renamed { from, to } => self.renamed(from, to, commit, bodies),
+            Fact::HardwareChanged { machine, .. } => {
+                let Some((body, declared)) = meant(commit, machine) else { return Ok(()) };
+                let same = self.claims.get(machine).is_some_and(|(known, _)| *known == body);
+                self.claims.insert(machine.clone(), (body, Truth::of(declared, &bodies[body])));
+                require(same, 4, || format!("{machine} is another machine now, and is taken for the same"))
+            }
+            Fact::Began { attempt, generation } => self.began(now, attempt, *generation, commit, bodies),
+            Fact::Saw { attempt, evidence } => self.saw(attempt, evidence, bodies),
+            Fact::Concluded { attempt, end } => {
+                let Some((body, open)) = self.open.iter().find(|(_, open)| open.attempt == *attempt) else { return Ok(()) };
+                let (body, open) = (*body, open.clone());
+                self.open.remove(&body);
+                self.ended(body, &open, end);
+                Ok(())
+            }
+            Fact::Intended { .. } | Fact::Ended { .. } | Fact::Reported { .. } => Ok(()),
+        }
+    }
+
+    fn claimed(&mut self, name: &MachineName, installed: Option<Generation>, commit: &Pushed, bodies: &[Body]) -> Seen {
+        let Some((body, declared)) = meant(commit, name) else {
+            return require(false, 3, || format!("{name} is claimed and is in no manifest"));
+        };
+        let truth = Truth::of(declared, &bodies[body]);
+        let mut before = self.claims.iter().filter(|(known, (claimed, then))| *known != name && *claimed == body && truth.tells(*then));
+        let known = before.next().map(|(known, _)| known.clone());
+        let again = self.claims.insert(name.clone(), (body, truth)).is_some_and(|(before, _)| before == body);
+        let left = again && self.left.contains(&body);
+        self.forget_disk(body);
+        self.left.extend(left.then_some(body));
+        self.holds.extend(installed.map(|installed| (body, installed)));
+        require(known.is_none(), 4, || format!("machine {body} is claimed as {name}, and is known as {known:?}"))?;
+        let adopted = declared.on_claim == OnClaim::Install || installed == declared.generation();
+        require(adopted, 5, || format!("{name} is not adopted as it is"))
+    }
+
+    fn forget_disk(&mut self, body: usize) {
+        self.holds.remove(&body);
+        self.wrote.remove(&body);
+        self.failed.remove(&body);
+        self.left.remove(&body);
+    }
+
+    fn released(&mut self, name: &MachineName, commit: &Pushed, bodies: &[Body]) -> Seen {
+        let Some((body, before)) = self.claims.remove(name) else { return Ok(()) };
+        self.forget_disk(body);
+        self.released.insert(body);
+        require(commit.problems.is_empty(), 2, || format!("{name} is released by a commit that has errors"))?;
+        require(!self.open.contains_key(&body), 10, || format!("{name} is released while it is installed"))?;
+        let here = commit
+            .fleet
+            .machines
+            .values()
+            .find(|machine| commit.meant.get(&machine.name) == Some(&body) && Truth::of(machine, &bodies[body]).tells(before));
+        require(here.is_none(), 4, || format!("{name} is released, and its machine {body} is in the fleet as {}", here.unwrap().name))
+    }
+
+    fn renamed(&mut self, from: &MachineName, to: &MachineName, commit: &Pushed, bodies: &[Body]) -> Seen {
+        let Some((body, _)) = self.claims.remove(from) else { return Ok(()) };
+        let Some((target, declared)) = meant(commit, to) else {
+            return require(false, 3, || format!("{from} is renamed to {to}, which is in no manifest"));
+        };
+        self.claims.insert(to.clone(), (target, Truth::of(declared, &bodies[target])));
+        require(body == target, 4, || format!("{to} is machine {target}, and gets the history of machine {body}"))
+    }
+
+    fn began(&mut self, now: Timestamp, attempt: &AttemptId, generation: Generation, commit: &Pushed, bodies: &[Body]) -> Seen {
+        let name = &attempt.machine;
+        let Some((body, declared)) = meant(commit, name) else {
+            return require(false, 3, || format!("{attempt} begins, and {name} is in no manifest"));
+        };
+        require(commit.problems.is_empty(), 2, || format!("{attempt} begins under a commit that has errors"))?;
+        require(!declared.suspend, 2, || format!("{attempt} begins on a machine that is suspended"))?;
+        require(declared.generation() == Some(generation), 1, || format!("{attempt} installs what the commit does not say"))?;
+        require(self.claims.get(name).is_some_and(|(known, _)| *known == body), 4, || {
+            format!("{attempt} begins on another machine than was claimed")
+        })?;
+        require(self.holds.get(&body) != Some(&generation), 1, || {
+            format!("{attempt} begins, and the disk of machine {body} holds that already")
+        })?;
+        let first = !self.holds.contains_key(&body) && !self.wrote.contains(&body);
+        require(!first || declared.on_claim == OnClaim::Install, 5, || {
+            format!("{attempt} begins on a machine that was adopted, and nobody asked")
+        })?;
+        require(!(first && self.lost), 2, || format!("{attempt} is a first install, and the journal was lost"))?;
+        require(declared.disks.system.is_some(), 6, || format!("{attempt} begins, and no disk is stated"))?;
+        identified(now, body, declared, &bodies[body], &attempt.to_string())?;
+        self.budgets(attempt, body, commit)?;
+        let fresh = self.begun.insert(attempt.clone());
+        let opened = Open { attempt: attempt.clone(), commit: index_of(commit.commit.id), generation, wrote: false };
+        let busy = self.open.insert(body, opened);
+        self.under.entry(index_of(commit.commit.id)).or_default().insert(body);
+        require(fresh, 10, || format!("{attempt} begins a second time"))?;
+        require(busy.is_none(), 10, || format!("{attempt} begins, and {busy:?} is open"))
+    }
+
+    /// Law 7, by what is open, what was begun under the commit, and what failed.
+    fn budgets(&self, attempt: &AttemptId, body: usize, commit: &Pushed) -> Seen {
+        let fleet = &commit.fleet;
+        let group = |machine: &Machine| machine.labels.get("group").cloned();
+        let own = &fleet.machines[&attempt.machine];
+        let budgets = &fleet.settings.budgets;
+        let members: Vec<&Machine> = fleet.machines.values().map(AsRef::as_ref).filter(|machine| group(machine) == group(own)).collect();
+        let is_open = |machine: &Machine| self.open.values().any(|open| open.attempt.machine == machine.name);
+        let open = members.iter().filter(|machine| is_open(machine)).count() as u32;
+        let at_once = budgets.max_unavailable.of(members.len() as u32);
+        require(open < at_once, 7, || format!("{attempt} begins beside {open} others, {at_once} are allowed at once"))?;
+        let rack = |machine: &Machine| machine.place.rack.clone();
+        let near: Vec<&Machine> = fleet.machines.values().map(AsRef::as_ref).filter(|machine| rack(machine) == rack(own)).collect();
+        if let Some(limit) = budgets.max_unavailable_rack {
+            let open = near.iter().filter(|machine| is_open(machine)).count() as u32;
+            require(open < limit.of(near.len() as u32), 7, || format!("{attempt} begins beside {open} others of its rack"))?;
+        }
+        let begun = self.under.get(&index_of(commit.commit.id));
+        let of_group = |other: &usize| *other != body && members.iter().any(|machine| commit.meant.get(&machine.name) == Some(other));
+        let begun = begun.into_iter().flatten().filter(|other| of_group(other)).count() as u32;
+        let allowed = budgets.max_destructive.of(members.len() as u32);
+        require(begun < allowed, 7, || format!("{attempt} begins after {begun} others under one commit, {allowed} are allowed"))?;
+        let failures = members.iter().filter(|machine| {
+            let failed = commit.meant.get(&machine.name).and_then(|body| self.failed.get(body));
+            failed.is_some() && failed == machine.generation().as_ref()
+        });
+        let failures = failures.count() as u32;
+        require(failures < budgets.breaker_failures, 7, || format!("{attempt} begins after {failures} failures"))?;
+        let waits = group(own).as_deref() == Some("second");
+        let first = fleet.machines.values().filter(|machine| group(machine).as_deref() == Some("first")).any(|machine| is_open(machine));
+        require(!(waits && first), 7, || format!("{attempt} begins before the first group has ended"))
+    }
+
+    fn saw(&mut self, attempt: &AttemptId, evidence: &Evidence, bodies: &[Body]) -> Seen {
+        let Some((body, open)) = self.open.iter_mut().find(|(_, open)| open.attempt == *attempt) else { return Ok(()) };
+        match evidence {
+            Evidence::Writing { boot_id, .. } => {
+                open.wrote = true;
+                self.left.remove(body);
+                // From here nobody can say what the disk holds.
+                self.holds.remove(body);
+                self.wrote.insert(*body);
+                let before = self.writers.insert(attempt.clone(), boot_id.clone());
+                require(before.is_none(), 10, || format!("{attempt} gives leave to write a second time"))
+            }
+            Evidence::Written { .. } => {
+                let generation = open.generation;
+                self.holds.insert(*body, generation);
+                let whole = matches!(&bodies[*body].disks[0].content, Content::Whole(held, _) if *held == generation);
+                require(whole, 10, || format!("{attempt} is said to be written, and the disk of machine {body} does not hold it"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// When leave to write becomes durable, the commit in force wants it.
+    pub fn leave(&mut self, attempt: &AttemptId, body: usize, force: &Pushed) -> Seen {
+        self.leaves.insert(attempt.clone(), index_of(force.commit.id));
+        let wanted = meant(force, &attempt.machine).filter(|(meant, _)| *meant == body).map(|(_, machine)| machine);
+        let open = self.open.get(&body).filter(|open| open.attempt == *attempt);
+        let same = wanted.zip(open).is_some_and(|(machine, open)| machine.generation() == Some(open.generation) && !machine.suspend);
+        require(same, 1, || format!("{attempt} gets leave to write, and the commit in force wants something else"))
+    }
+
+    fn ended(&mut self, body: usize, open: &Open, end: &AttemptEnd) {
+        match end {
+            AttemptEnd::Done => drop(self.failed.remove(&body)),
+            AttemptEnd::Failed { .. } => drop(self.failed.insert(body, open.generation)),
+            AttemptEnd::Superseded => {
+                if let (false, Some(under)) = (open.wrote, self.under.get_mut(&open.commit)) {
+                    under.remove(&body);
+                }
+            }
+        }
+        if !open.wrote {
+            self.left.insert(body);
+        }
+    }
+
+    /// An order reaches the BMC of a machine.
+    pub fn order(&self, now: Timestamp, body: usize, step: &Step, commit: &Pushed, stands: &Body) -> Seen {
+        let what = format!("{}: {}", step.machine, step.action);
+        let Some((_, machine)) = meant(commit, &step.machine) else {
+            return require(false, 3, || format!("{what}, and it left the fleet"));
+        };
+        require(!machine.suspend, 2, || format!("{what}, and it is suspended"))?;
+        let open = self.open.get(&body).filter(|open| open.attempt.machine == step.machine);
+        let wrote = open.is_some_and(|open| open.wrote);
+        require(!wrote || step.action == Action::PowerOn, 10, || format!("{what}, and it writes its disk"))?;
+        if !wrote {
+            identified(now, body, machine, stands, &what)?;
+        }
+        let told = stands.told.filter(|(at, _)| now.duration_since(*at) < SignedDuration::from_secs(120)).map(|(_, power)| power);
+        let left = self.left.contains(&body);
+        let (power, asked) = match &step.action {
+            Action::PowerOn => (PowerState::Off, open.is_some() || left || machine.power == PowerIntent::On),
+            Action::PowerOff { .. } => (PowerState::On, open.is_some() || left || machine.power == PowerIntent::Off),
+            _ => (PowerState::Off, open.is_some_and(|open| machine.generation() == Some(open.generation))),
+        };
+        require(told == Some(power), 2, || format!("{what}, and its power was last told as {told:?}"))?;
+        require(asked, 1, || format!("{what}, and nobody asked for it"))
+    }
+
+    /// The first byte goes to a disk.
+    pub fn first_byte(&self, attempt: &AttemptId, body: usize, disk: usize, boot_id: &str, stands: &Body, commits: &[Pushed]) -> Seen {
+        let what = format!("{attempt} writes disk {disk} of machine {body}");
+        let open = self.open.get(&body).filter(|open| open.attempt == *attempt);
+        require(open.is_some_and(|open| open.wrote), 9, || format!("{what} without leave"))?;
+        require(self.writers.get(attempt).is_some_and(|writer| writer == boot_id), 10, || format!("{what} and another start has leave"))?;
+        let told = self.leaves.get(attempt).map(|commit| &commits[*commit]);
+        let meant = told.and_then(|told| meant(told, &attempt.machine)).filter(|(meant, _)| *meant == body).map(|(_, machine)| machine);
+        require(meant.is_some(), 4, || format!("{what}, which is not the machine that the commit meant"))?;
+        let hint = meant.and_then(|machine| machine.disks.system.as_ref()).and_then(|hint| hint.serial.as_ref());
+        let right = disk == 0 && hint == stands.disks[0].seen.serial.as_ref();
+        require(right, 6, || format!("{what}, which the manifest does not mean"))
+    }
+}
+
+fn meant<'a>(commit: &'a Pushed, name: &MachineName) -> Option<(usize, &'a Machine)> {
+    Some((*commit.meant.get(name)?, commit.fleet.machines.get(name)?.as_ref()))
+}
+
+/// Laws 2 and 8: what is touched is what is meant, and its BMC spoke a short while ago.
+fn identified(now: Timestamp, body: usize, machine: &Machine, stands: &Body, what: &str) -> Seen {
+    let truth = Truth::of(machine, stands);
+    require(truth.is_whole(machine), 8, || format!("{what}, and machine {body} is not what the manifest says"))?;
+    let fresh = stands.told.is_some_and(|(at, _)| now.duration_since(at) < SignedDuration::from_secs(120));
+    require(fresh, 2, || format!("{what}, and nobody knows how machine {body} is"))
+}
