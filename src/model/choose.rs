@@ -126,6 +126,9 @@ fn bare_wwn(text: &str) -> String {
     bare.to_owned()
 }
 
+/// Most disks that are listed: a line for people, which goes into the journal, must not hold a storage node's thousand.
+const LISTED: usize = 24;
+
 /// The disks as one line for people.
 fn list(disks: &[ObservedDisk]) -> String {
     let one = |disk: &ObservedDisk| {
@@ -138,7 +141,10 @@ fn list(disks: &[ObservedDisk]) -> String {
         }
         text
     };
-    if disks.is_empty() { "no disk at all".to_owned() } else { disks.iter().map(one).collect::<Vec<_>>().join("; ") }
+    let more = disks.len().saturating_sub(LISTED);
+    let more = (more > 0).then(|| format!("{more} more"));
+    let texts: Vec<String> = disks.iter().take(LISTED).map(one).chain(more).collect();
+    if texts.is_empty() { "no disk at all".to_owned() } else { texts.join("; ") }
 }
 
 #[cfg(test)]
@@ -183,6 +189,13 @@ mod tests {
         assert_eq!(choose(&disks, &model, &[serial("B")]).unwrap_err().code(), "two-disks-match", "keep is not a filter");
         assert_eq!(choose(&disks, &DiskHint::default(), &[]).unwrap_err().code(), "no-disk-matches");
         assert_eq!(choose(&[], &serial("A"), &[]).unwrap_err().to_string(), "no disk has serial A; there is no disk at all");
+    }
+
+    #[test]
+    fn of_many_disks_some_are_listed() {
+        let disks: Vec<_> = (0..848).map(|number| disk(&format!("sd{number}"), "A", None)).collect();
+        let text = choose(&disks, &serial("C"), &[]).unwrap_err().to_string();
+        assert!(text.contains("sd23 (serial A") && !text.contains("sd24") && text.ends_with("; 824 more"), "{text}");
     }
 
     #[test]
