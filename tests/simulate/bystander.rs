@@ -62,6 +62,8 @@ pub struct Bystander {
     wrote: BTreeSet<usize>,
     /// Machines that left the fleet at some time: what our agent left in their memory stays there (law 3).
     pub released: BTreeSet<usize>,
+    /// Machines whose attempt was superseded after their disk was whole: whether they left our agent behind nobody asks any more.
+    pub unproven: BTreeSet<usize>,
     open: BTreeMap<usize, Open>,
     /// Machines whose last attempt ended before its first byte: they may be brought back to their disk.
     left: BTreeSet<usize>,
@@ -242,6 +244,8 @@ impl Bystander {
             Evidence::Written { .. } => {
                 let generation = open.generation;
                 self.holds.insert(*body, generation);
+                // Whatever failed before, it holds that now.
+                self.failed.retain(|failed, at| failed != body || *at != generation);
                 let whole = matches!(&bodies[*body].disks[0].content, Content::Whole(held, _) if *held == generation);
                 require(whole, 10, || format!("{attempt} is said to be written, and the disk of machine {body} does not hold it"))
             }
@@ -260,9 +264,13 @@ impl Bystander {
 
     fn ended(&mut self, body: usize, open: &Open, end: &AttemptEnd) {
         match end {
-            AttemptEnd::Done => drop(self.failed.remove(&body)),
+            AttemptEnd::Done => {
+                self.failed.remove(&body);
+                self.unproven.remove(&body);
+            }
             AttemptEnd::Failed { .. } => drop(self.failed.insert(body, open.generation)),
             AttemptEnd::Superseded => {
+                self.unproven.extend(open.wrote.then_some(body));
                 if let (false, Some(under)) = (open.wrote, self.under.get_mut(&open.commit)) {
                     under.remove(&body);
                 }

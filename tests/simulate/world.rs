@@ -240,7 +240,7 @@ impl World {
                 let what = format!("the fleet does not come to rest in {rounds} rounds");
                 return self.site.breaks(0, what);
             }
-            let moved = self.round(5);
+            let moved = self.round(5) | self.person();
             if self.site.broken.is_some() {
                 return;
             }
@@ -249,6 +249,20 @@ impl World {
             }
         }
         crate::arrived::check(self);
+    }
+
+    /// A person restarts machines in which our agent stands still since its attempt was superseded after the last byte: nobody else does
+    /// (docs/known-faults.md). True when there was one.
+    fn person(&mut self) -> bool {
+        let bystander = &self.site.bystander;
+        let stands = |number: &usize| {
+            let halted = matches!(&self.site.bodies[*number].runs, Runs::Agent(agent) if agent.stage == crate::metal::Stage::Halted);
+            halted && bystander.unproven.contains(number) && !bystander.is_open(*number)
+        };
+        let Some(body) = (0..self.site.bodies.len()).find(stands) else { return false };
+        self.site.cover.count("a person restarts a machine: superseded after the last byte");
+        self.site.bodies[body].runs = Runs::Firmware(0);
+        true
     }
 
     /// Nothing happens: on to when something is due. False when nothing is.
