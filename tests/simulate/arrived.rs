@@ -36,7 +36,7 @@ fn stuck(world: &World, force: &Pushed, machine: &Machine) -> Option<String> {
     let stands = &world.site.bodies[body];
     // What ran, and what was half written, when the journal was lost or the machine left the fleet, nobody can know.
     let forgotten = world.site.bystander.lost || world.site.bystander.released.contains(&body);
-    let holds = (forgotten || stands.disks[0].content != Content::Partial)
+    let holds = (forgotten || stands.system().content != Content::Partial)
         && world.site.bystander.holds.get(&body) == machine.generation().as_ref();
     let runs = matches!(stands.runs, Runs::System(_)) || forgotten;
     let power = match machine.power {
@@ -60,7 +60,7 @@ fn stuck(world: &World, force: &Pushed, machine: &Machine) -> Option<String> {
     if !force.problems.is_empty() {
         return None;
     }
-    let (content, power, runs) = (&stands.disks[0].content, stands.power, &stands.runs);
+    let (content, power, runs) = (&stands.system().content, stands.power, &stands.runs);
     let waits = part.waiting.as_ref().map(|waiting| waiting.why.clone());
     Some(format!(
         "{name} (machine {body}) does not arrive: it is {power:?}, runs {runs:?}, holds {content:?}, held {:?}, waits {waits:?}",

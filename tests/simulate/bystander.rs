@@ -246,7 +246,7 @@ impl Bystander {
                 self.holds.insert(*body, generation);
                 // Whatever failed before, it holds that now.
                 self.failed.retain(|failed, at| failed != body || *at != generation);
-                let whole = matches!(&bodies[*body].disks[0].content, Content::Whole(held, _) if *held == generation);
+                let whole = matches!(&bodies[*body].system().content, Content::Whole(held, _) if *held == generation);
                 require(whole, 10, || format!("{attempt} is said to be written, and the disk of machine {body} does not hold it"))
             }
             _ => Ok(()),
@@ -315,7 +315,7 @@ impl Bystander {
         let meant = told.and_then(|told| meant(told, &attempt.machine)).filter(|(meant, _)| *meant == body).map(|(_, machine)| machine);
         require(meant.is_some(), 4, || format!("{what}, which is not the machine that the commit meant"))?;
         let hint = meant.and_then(|machine| machine.disks.system.as_ref()).and_then(|hint| hint.serial.as_ref());
-        let right = disk == 0 && hint == stands.disks[0].seen.serial.as_ref();
+        let right = disk != 1 && hint == stands.disks[disk].seen.serial.as_ref();
         require(right, 6, || format!("{what}, which the manifest does not mean"))
     }
 }

@@ -153,7 +153,7 @@ impl World {
         if zombie.known.history.seq == before as u64 || self.site.journal.in_force != zombie.known.in_force {
             return;
         }
-        if let Ok(Some((decided, plan))) = zombie.decide(&mut self.site) {
+        if let Ok(Some((decided, plan))) = zombie.decide(&mut self.site, true) {
             let done = zombie.act(&mut self.site, decided, &plan);
             if self.site.journal.records.len() != before || done == Ok(true) {
                 self.site.breaks(10, "a controller that lost its journal still does something".to_owned());
@@ -192,7 +192,7 @@ impl World {
         }
         let before = self.site.journal.records.len();
         if let Some(controller) = &mut self.controller {
-            let decided = controller.decide(&mut self.site);
+            let decided = controller.decide(&mut self.site, self.stale);
             if self.stale && matches!(decided, Ok(Some(_))) {
                 self.stale = false;
                 self.machines();
