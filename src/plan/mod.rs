@@ -176,8 +176,10 @@ fn case<'a>(input: &Input<'a>, names: &Names<'a>, machine: &'a Machine) -> Case<
     let left_behind = !open && !as_declared && history.is_some_and(power::left_in_network_boot);
     let unavailable = open || left_behind || (!quarantined && (unknown_disk || (off && !never_installed)));
     // Whatever it is called: a name that is exchanged, or hardware that is mistyped, must not close a breaker.
+    let last_failed = |name: &MachineName| input.history.machines.get(name).is_some_and(wish::last_failed);
     let failed = match (names.known_as(&machine.name), standing) {
-        (None, Some(Standing::Unclear(_) | Standing::Replaced)) => input.history.machines.get(&machine.name).is_some_and(wish::last_failed),
+        (None, Some(Standing::Unclear(other))) => last_failed(other) || last_failed(&machine.name),
+        (None, Some(Standing::Replaced)) => last_failed(&machine.name),
         (own, _) => own.or(history).zip(machine.generation()).is_some_and(|(own, desired)| !wish::failures(own, desired).is_empty()),
     };
     let begun = attempts

@@ -35,7 +35,7 @@ fn stuck(world: &World, force: &Pushed, machine: &Machine) -> Option<String> {
     let body = *force.meant.get(name)?;
     let stands = &world.site.bodies[body];
     // What ran, and what was half written, when the journal was lost or the machine left the fleet, nobody can know.
-    let forgotten = world.site.bystander.lost || world.site.bystander.released.contains(&body);
+    let forgotten = world.site.bystander.is_forgotten(body);
     let holds = (forgotten || stands.system().content != Content::Partial)
         && world.site.bystander.holds.get(&body) == machine.generation().as_ref();
     let runs = matches!(stands.runs, Runs::System(_)) || forgotten;

@@ -90,6 +90,11 @@ impl Bystander {
         *self = Self { lost: true, in_force: self.in_force, ..Self::default() };
     }
 
+    /// Whether nobody knows any more that our agent may be in its memory.
+    pub fn is_forgotten(&self, body: usize) -> bool {
+        self.lost || self.released.contains(&body) || self.unproven.contains(&body)
+    }
+
     pub fn is_open(&self, body: usize) -> bool {
         self.open.contains_key(&body)
     }
@@ -102,8 +107,15 @@ impl Bystander {
             Fact::Renamed { from, to } => self.renamed(from, to, commit, bodies),
             Fact::HardwareChanged { machine, .. } => {
                 let Some((body, declared)) = meant(commit, machine) else { return Ok(()) };
-                let same = self.claims.get(machine).is_some_and(|(known, _)| *known == body);
-                self.claims.insert(machine.clone(), (body, Truth::of(declared, &bodies[body])));
+                let truth = Truth::of(declared, &bodies[body]);
+                let Some((known, before)) = self.claims.insert(machine.clone(), (body, truth)) else { return Ok(()) };
+                // Where no kind of proof is stated both times, a network card may have been exchanged: it is taken for the same.
+                let comparable = truth.serial && before.serial || truth.uuid && before.uuid;
+                if known != body && !comparable {
+                    self.holds.extend(self.holds.get(&known).copied().map(|held| (body, held)));
+                    return Ok(());
+                }
+                let same = known == body;
                 require(same, 4, || format!("{machine} is another machine now, and is taken for the same"))
             }
             Fact::Began { attempt, generation } => self.began(now, attempt, *generation, commit, bodies),

@@ -127,6 +127,11 @@ impl World {
     fn deliver(&mut self, message: &Message) -> Option<Answer> {
         self.site.said.insert(0, message.clone());
         self.site.said.truncate(8);
+        self.hear(message)
+    }
+
+    /// The controller hears a word, wherever it comes from.
+    pub fn hear(&mut self, message: &Message) -> Option<Answer> {
         let controller = self.controller.as_mut()?;
         let before = self.site.journal.records.len();
         let answer = controller.hears(&mut self.site, message);

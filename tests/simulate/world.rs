@@ -174,11 +174,7 @@ impl World {
     fn again(&mut self, which: usize) {
         let Some(message) = self.site.said.get(which).cloned() else { return };
         self.site.cover.count("a word arrives again");
-        if let Some(controller) = &mut self.controller
-            && controller.hears(&mut self.site, &message) == Err(Stop::Died)
-        {
-            self.die();
-        }
+        drop(self.hear(&message));
     }
 
     /// Some seconds: machines move, then the controller turns. False when nothing happened.
@@ -251,16 +247,16 @@ impl World {
         crate::arrived::check(self);
     }
 
-    /// A person restarts machines in which our agent stands still since its attempt was superseded after the last byte: nobody else does
-    /// (docs/known-faults.md). True when there was one.
+    /// A person restarts machines in which our agent stands still and of which nobody knows: nobody else does (docs/known-faults.md).
+    /// True when there was one.
     fn person(&mut self) -> bool {
         let bystander = &self.site.bystander;
         let stands = |number: &usize| {
             let halted = matches!(&self.site.bodies[*number].runs, Runs::Agent(agent) if agent.stage == crate::metal::Stage::Halted);
-            halted && bystander.unproven.contains(number) && !bystander.is_open(*number)
+            halted && bystander.is_forgotten(*number) && !bystander.is_open(*number)
         };
         let Some(body) = (0..self.site.bodies.len()).find(stands) else { return false };
-        self.site.cover.count("a person restarts a machine: superseded after the last byte");
+        self.site.cover.count("a person restarts a machine that our agent stands in");
         self.site.bodies[body].runs = Runs::Firmware(0);
         true
     }
