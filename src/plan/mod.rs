@@ -188,10 +188,12 @@ fn case<'a>(input: &Input<'a>, names: &Names<'a>, groups: &Groups<'a>, machine: 
     let as_declared = machine.power == PowerIntent::Off && seen_off;
     let left_behind = !open && !as_declared && history.is_some_and(power::left_in_network_boot);
     let unavailable = open || left_behind || (!quarantined && (unknown_disk || (off && !never_installed)));
-    // Whatever it is called: a name that is exchanged must not close a breaker.
-    let failed = match (names.known_as(&machine.name), history) {
-        (None, Some(history)) if matches!(standing, Some(Standing::Unclear(_))) => wish::last_failed(history),
-        (own, history) => own.or(history).zip(machine.generation()).is_some_and(|(own, desired)| !wish::failures(own, desired).is_empty()),
+    // Whatever it is called: a name that is exchanged, or hardware that is mistyped, must not close a breaker.
+    let last_failed = |name: &MachineName| input.history.machines.get(name).is_some_and(wish::last_failed);
+    let failed = match (names.known_as(&machine.name), standing) {
+        (None, Some(Standing::Unclear(other))) => last_failed(other) || last_failed(&machine.name),
+        (None, Some(Standing::Replaced)) => last_failed(&machine.name),
+        (own, _) => own.or(history).zip(machine.generation()).is_some_and(|(own, desired)| !wish::failures(own, desired).is_empty()),
     };
     let begun = attempts
         .iter()

@@ -67,8 +67,8 @@ pub(super) fn failures(history: &MachineHistory, generation: Generation) -> Vec<
 
 /// Whether the last attempt that was not superseded failed, at whatever.
 pub(super) fn last_failed(history: &MachineHistory) -> bool {
-    let ends = history.attempts.iter().rev().filter_map(|attempt| attempt.end.as_ref().map(|(_, end)| end));
-    ends.into_iter().find(|end| **end != AttemptEnd::Superseded).is_some_and(|end| matches!(end, AttemptEnd::Failed { .. }))
+    let mut ends = history.attempts.iter().rev().filter_map(|attempt| attempt.end.as_ref().map(|(_, end)| end));
+    ends.find(|end| **end != AttemptEnd::Superseded).is_some_and(|end| matches!(end, AttemptEnd::Failed { .. }))
 }
 
 fn after_failure(

@@ -34,10 +34,10 @@ fn stuck(world: &World, force: &Pushed, machine: &Machine) -> Option<String> {
     let name = &machine.name;
     let body = *force.meant.get(name)?;
     let stands = &world.site.bodies[body];
-    let whole = stands.disks[0].content != Content::Partial;
-    let holds = whole && world.site.bystander.holds.get(&body) == machine.generation().as_ref();
-    // What ran when the journal was lost, or the machine left the fleet, nobody can know.
-    let forgotten = world.site.bystander.lost || world.site.bystander.released.contains(&body);
+    // What ran, and what was half written, when the journal was lost or the machine left the fleet, nobody can know.
+    let forgotten = world.site.bystander.is_forgotten(body);
+    let holds = (forgotten || stands.system().content != Content::Partial)
+        && world.site.bystander.holds.get(&body) == machine.generation().as_ref();
     let runs = matches!(stands.runs, Runs::System(_)) || forgotten;
     let power = match machine.power {
         _ if force.fleet.settings.drift.power != DriftPolicy::Correct => true,
@@ -60,7 +60,7 @@ fn stuck(world: &World, force: &Pushed, machine: &Machine) -> Option<String> {
     if !force.problems.is_empty() {
         return None;
     }
-    let (content, power, runs) = (&stands.disks[0].content, stands.power, &stands.runs);
+    let (content, power, runs) = (&stands.system().content, stands.power, &stands.runs);
     let waits = part.waiting.as_ref().map(|waiting| waiting.why.clone());
     Some(format!(
         "{name} (machine {body}) does not arrive: it is {power:?}, runs {runs:?}, holds {content:?}, held {:?}, waits {waits:?}",
@@ -103,7 +103,8 @@ fn rightly(world: &World, force: &Pushed, machine: &Machine, body: usize, held: 
             let held = world.plan_of(&other.name).is_some_and(|part| part.held.iter().any(away));
             let off = force.meant.get(&other.name).is_some_and(|body| world.site.bodies[*body].power == Power::Off);
             let corrected = force.fleet.settings.drift.power == DriftPolicy::Correct && !other.suspend;
-            held || (off && other.power == PowerIntent::On && !corrected)
+            let wrong = force.meant.get(&other.name).is_some_and(|body| is_wrong(other, &world.site.bodies[*body], *body));
+            held || wrong || (off && other.power == PowerIntent::On && !corrected)
         }),
         Held::Unclear { .. } => true,
         // None of this is in these histories.

@@ -62,6 +62,8 @@ pub struct Bystander {
     wrote: BTreeSet<usize>,
     /// Machines that left the fleet at some time: what our agent left in their memory stays there (law 3).
     pub released: BTreeSet<usize>,
+    /// Machines whose attempt was superseded after their disk was whole: whether they left our agent behind nobody asks any more.
+    pub unproven: BTreeSet<usize>,
     open: BTreeMap<usize, Open>,
     /// Machines whose last attempt ended before its first byte: they may be brought back to their disk.
     left: BTreeSet<usize>,
@@ -88,6 +90,11 @@ impl Bystander {
         *self = Self { lost: true, in_force: self.in_force, ..Self::default() };
     }
 
+    /// Whether nobody knows any more that our agent may be in its memory.
+    pub fn is_forgotten(&self, body: usize) -> bool {
+        self.lost || self.released.contains(&body) || self.unproven.contains(&body)
+    }
+
     pub fn is_open(&self, body: usize) -> bool {
         self.open.contains_key(&body)
     }
@@ -100,8 +107,15 @@ impl Bystander {
             Fact::Renamed { from, to } => self.renamed(from, to, commit, bodies),
             Fact::HardwareChanged { machine, .. } => {
                 let Some((body, declared)) = meant(commit, machine) else { return Ok(()) };
-                let same = self.claims.get(machine).is_some_and(|(known, _)| *known == body);
-                self.claims.insert(machine.clone(), (body, Truth::of(declared, &bodies[body])));
+                let truth = Truth::of(declared, &bodies[body]);
+                let Some((known, before)) = self.claims.insert(machine.clone(), (body, truth)) else { return Ok(()) };
+                // Where no kind of proof is stated both times, a network card may have been exchanged: it is taken for the same.
+                let comparable = truth.serial && before.serial || truth.uuid && before.uuid;
+                if known != body && !comparable {
+                    self.holds.extend(self.holds.get(&known).copied().map(|held| (body, held)));
+                    return Ok(());
+                }
+                let same = known == body;
                 require(same, 4, || format!("{machine} is another machine now, and is taken for the same"))
             }
             Fact::Began { attempt, generation } => self.began(now, attempt, *generation, commit, bodies),
@@ -242,7 +256,9 @@ impl Bystander {
             Evidence::Written { .. } => {
                 let generation = open.generation;
                 self.holds.insert(*body, generation);
-                let whole = matches!(&bodies[*body].disks[0].content, Content::Whole(held, _) if *held == generation);
+                // Whatever failed before, it holds that now.
+                self.failed.retain(|failed, at| failed != body || *at != generation);
+                let whole = matches!(&bodies[*body].system().content, Content::Whole(held, _) if *held == generation);
                 require(whole, 10, || format!("{attempt} is said to be written, and the disk of machine {body} does not hold it"))
             }
             _ => Ok(()),
@@ -260,9 +276,13 @@ impl Bystander {
 
     fn ended(&mut self, body: usize, open: &Open, end: &AttemptEnd) {
         match end {
-            AttemptEnd::Done => drop(self.failed.remove(&body)),
+            AttemptEnd::Done => {
+                self.failed.remove(&body);
+                self.unproven.remove(&body);
+            }
             AttemptEnd::Failed { .. } => drop(self.failed.insert(body, open.generation)),
             AttemptEnd::Superseded => {
+                self.unproven.extend(open.wrote.then_some(body));
                 if let (false, Some(under)) = (open.wrote, self.under.get_mut(&open.commit)) {
                     under.remove(&body);
                 }
@@ -307,7 +327,7 @@ impl Bystander {
         let meant = told.and_then(|told| meant(told, &attempt.machine)).filter(|(meant, _)| *meant == body).map(|(_, machine)| machine);
         require(meant.is_some(), 4, || format!("{what}, which is not the machine that the commit meant"))?;
         let hint = meant.and_then(|machine| machine.disks.system.as_ref()).and_then(|hint| hint.serial.as_ref());
-        let right = disk == 0 && hint == stands.disks[0].seen.serial.as_ref();
+        let right = disk != 1 && hint == stands.disks[disk].seen.serial.as_ref();
         require(right, 6, || format!("{what}, which the manifest does not mean"))
     }
 }

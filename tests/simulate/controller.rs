@@ -144,10 +144,10 @@ impl Controller {
     }
 
     /// Follows, asks, plans, and publishes what the boot server may say. What is to be done is done by [`Self::act`].
-    pub fn decide(&mut self, site: &mut Site) -> Result<Decision, Stop> {
-        match self.adopt(site) {
-            Err(Stop::Died) => return Err(Stop::Died),
-            Err(Stop::Full | Stop::Fenced) | Ok(()) => {}
+    /// With `late`, a newer commit is fetched after the plan was made.
+    pub fn decide(&mut self, site: &mut Site, late: bool) -> Result<Decision, Stop> {
+        if !late && self.adopt(site) == Err(Stop::Died) {
+            return Err(Stop::Died);
         }
         let Some(force) = self.force.clone() else { return Ok(None) };
         self.ask(site, &force.fleet);

@@ -98,8 +98,10 @@ pub struct Body {
     pub serial: String,
     pub uuid: String,
     pub mac: Mac,
-    /// The system disk, and one to keep.
-    pub disks: [Disk; 2],
+    /// The system disk, one to keep, and a spare one.
+    pub disks: [Disk; 3],
+    /// The disk that it starts from.
+    pub starts_from: usize,
     pub power: Power,
     pub runs: Runs,
     pub network_once: bool,
@@ -128,7 +130,8 @@ impl Body {
             serial: format!("SN-{number}"),
             uuid: format!("4c4c4544-0035-3410-8050-c6c04f31{number:04x}"),
             mac: Mac([0x52, 0x54, 0, 0, (number >> 8) as u8, number as u8]),
-            disks: [disk("system"), disk("data")],
+            disks: [disk("system"), disk("data"), disk("spare")],
+            starts_from: 0,
             power: if traits.off { Power::Off } else { Power::On },
             runs: Runs::System(true),
             network_once: false,
@@ -142,6 +145,11 @@ impl Body {
 
     pub fn writes(&self) -> bool {
         self.power != Power::Off && matches!(&self.runs, Runs::Agent(agent) if matches!(agent.stage, Stage::Write(_)) && !agent.hung)
+    }
+
+    /// The disk that it starts from.
+    pub fn system(&self) -> &Disk {
+        &self.disks[self.starts_from]
     }
 
     /// The disks as the agent sees them.
@@ -207,12 +215,12 @@ impl Body {
 
     /// It starts from its disk, if that holds something that starts.
     pub fn start_disk(&mut self) {
-        let starts = match self.disks[0].content {
+        let starts = match self.system().content {
             Content::Original => true,
             Content::Partial => false,
             Content::Whole(..) => self.fault != Agent::NoStart,
         };
-        self.runs = if starts { Runs::System(self.disks[0].content == Content::Original) } else { Runs::Nothing };
+        self.runs = if starts { Runs::System(self.system().content == Content::Original) } else { Runs::Nothing };
     }
 
     /// All is mended that can be mended without Rackwright.

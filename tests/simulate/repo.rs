@@ -242,7 +242,8 @@ impl Repo {
             1 => None,
             2 => serial("NO-SUCH-DISK".to_owned()),
             3 => Some(DiskHint { model: Some("DISK".to_owned()), ..DiskHint::default() }),
-            _ => serial(body.disks[1].seen.serial.clone().unwrap()),
+            4 => serial(body.disks[1].seen.serial.clone().unwrap()),
+            _ => serial(body.disks[2].seen.serial.clone().unwrap()),
         };
     }
 }

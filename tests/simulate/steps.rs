@@ -111,7 +111,7 @@ impl World {
 
     fn calls_home(&mut self, number: usize) -> bool {
         let body = &self.site.bodies[number];
-        let Content::Whole(generation, key) = body.disks[0].content.clone() else { return false };
+        let Content::Whole(generation, key) = body.system().content.clone() else { return false };
         if body.fault == Agent::Mute || body.no_network {
             return false;
         }
@@ -127,6 +127,11 @@ impl World {
     fn deliver(&mut self, message: &Message) -> Option<Answer> {
         self.site.said.insert(0, message.clone());
         self.site.said.truncate(8);
+        self.hear(message)
+    }
+
+    /// The controller hears a word, wherever it comes from.
+    pub fn hear(&mut self, message: &Message) -> Option<Answer> {
         let controller = self.controller.as_mut()?;
         let before = self.site.journal.records.len();
         let answer = controller.hears(&mut self.site, message);
@@ -174,6 +179,7 @@ impl World {
         if let Stage::Write(left) = mine.stage {
             if left == 0 {
                 let Some(install) = &mine.install else { return false };
+                body.starts_from = mine.disk;
                 body.disks[mine.disk].content = Content::Whole(install.generation, mine.key.clone());
                 mine.stage = Stage::Told;
             } else {
@@ -194,7 +200,7 @@ impl World {
             Stage::Ask => Said::Writing(body.disks[agent.disk].seen.clone()),
             Stage::Write(_) => Said::Progress,
             Stage::Told => Said::Written(agent.install.as_ref()?.image.digest),
-            Stage::Fail(code) => Said::Failed { wrote: body.disks[0].content == Content::Partial, code },
+            Stage::Fail(code) => Said::Failed { wrote: body.disks[agent.disk].content == Content::Partial, code },
             Stage::Halted => return None,
         })
     }
@@ -238,7 +244,7 @@ impl World {
             (Stage::Hello, Answer::Command(command)) => match command.as_ref() {
                 AgentCommand::Install { install, system, keep, .. } => match choose(&disks, system, keep) {
                     Ok(chosen) => {
-                        agent.disk = usize::from(*chosen != body.disks[0].seen);
+                        agent.disk = body.disks.iter().position(|disk| disk.seen.serial == chosen.serial).unwrap_or_default();
                         agent.install = Some((**install).clone());
                         agent.stage = Stage::Ask;
                     }

@@ -66,7 +66,7 @@ pub enum Edit {
     WrongBmc(usize, usize),
     /// Another server in its place.
     Replace(usize),
-    /// The hint for the system disk: 0: right; 1: none; 2: matches nothing; 3: matches two; 4: the disk to keep.
+    /// The hint for the system disk: 0: right; 1: none; 2: matches nothing; 3: matches two; 4: the disk to keep; 5: the spare one.
     Disk(usize, u8),
     /// maxUnavailable, maxDestructive, breaker.
     Budgets(u32, u32, u32),
@@ -285,8 +285,8 @@ fn edit(rng: &mut Rng, machines: usize) -> Edit {
         30..32 => Edit::Mistype(one, 0),
         32 => Edit::WrongBmc(one, other),
         33 => Edit::Replace(one),
-        34 => Edit::Disk(one, rng.below(5) as u8),
-        35 => Edit::Disk(one, 0),
+        34 => Edit::Disk(one, rng.below(6) as u8),
+        35 => Edit::Disk(one, rng.pick(&[0, 5])),
         36 | 37 => Edit::Budgets(1 + rng.below(4) as u32, 1 + rng.below(12) as u32, 1 + rng.below(4) as u32),
         38 => Edit::Policy(rng.below(4) as u8),
         _ => Edit::Image(one, 1 + rng.below(3) as u8),
