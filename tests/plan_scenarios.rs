@@ -117,6 +117,7 @@ impl Scenario {
         let selector = [("group".to_owned(), rest[0].to_owned())].into();
         let mut budgets = Budgets { max_destructive: Destructive { count: 20, share: 100 }, ..Budgets::default() };
         let (mut after, mut windows, mut freeze, mut paused) = (Vec::new(), Vec::new(), None, false);
+        let (mut waves, mut soak) = (Vec::new(), SignedDuration::ZERO);
         for pair in rest[1..].chunks(2) {
             match pair[0] {
                 "after" => after.push(RolloutName::new(pair[1]).unwrap()),
@@ -124,13 +125,16 @@ impl Scenario {
                 "rack" => budgets.max_unavailable_rack = Some(Amount::Count(pair[1].parse().unwrap())),
                 "destructive" => budgets.max_destructive.count = pair[1].parse().unwrap(),
                 "breaker" => budgets.breaker_failures = pair[1].parse().unwrap(),
+                "share" => budgets.breaker_share = Some(pair[1].trim_end_matches('%').parse().unwrap()),
+                "waves" => waves = pair[1].split(',').map(amount).collect(),
+                "soak" => soak = pair[1].parse().unwrap(),
                 "window" => windows.push(window(pair[1])),
                 "frozen" => freeze = Some(frozen(pair[1])),
                 "paused" => paused = pair[1] == "yes",
                 other => panic!("unknown budget {other}"),
             }
         }
-        self.world.fleet.rollouts.insert(name.clone(), Rollout { name, selector, after, budgets, windows, freeze, paused });
+        self.world.fleet.rollouts.insert(name.clone(), Rollout { name, selector, after, budgets, waves, soak, windows, freeze, paused });
     }
 
     fn rename(&mut self, rest: &[&str]) {
@@ -313,6 +317,11 @@ fn window(text: &str) -> Window {
     let minutes = |text: &str| text.split_once(':').map(|(h, m)| h.parse::<u16>().unwrap() * 60 + m.parse::<u16>().unwrap()).unwrap();
     let day = |text: &str| Weekday::ALL.into_iter().find(|day| format!("{day:?}") == text).unwrap();
     Window { days: days.split('+').map(day).collect(), from: minutes(from), to: minutes(to), time_zone: time_zone.to_owned() }
+}
+
+/// `4`, or `10%`.
+fn amount(text: &str) -> Amount {
+    text.strip_suffix('%').map_or_else(|| Amount::Count(text.parse().unwrap()), |share| Amount::Percent(share.parse().unwrap()))
 }
 
 /// `ever`, or a time.

@@ -46,6 +46,9 @@ pub(crate) struct Breaker {
     /// Failures; at least 1.
     #[schemars(range(min = 1))]
     pub(crate) failures: Option<u32>,
+    /// A share of a wave, such as `50%`, counting machines that are not tried again. Half of it where waves are stated and this is not.
+    #[schemars(extend("pattern" = r"^(100|[1-9][0-9]?)%$"))]
+    pub(crate) share: Option<String>,
 }
 
 /// A group of machines, and how a change reaches them.
@@ -63,6 +66,12 @@ pub(crate) struct RolloutSpec {
     pub(crate) max_destructive: Option<MaxDestructive>,
     /// When to stop.
     pub(crate) breaker: Option<Breaker>,
+    /// How many machines a commit begins before it waits until they are healthy, such as `[1, 10%]`: ascending, percentages of the group.
+    /// After the last come all others.
+    #[serde(default)]
+    pub(crate) waves: Vec<AmountText>,
+    /// How long the last machine of a wave has to be healthy before the next begins, such as `30m`.
+    pub(crate) soak: Option<String>,
     /// When its machines may be reinstalled or switched off. Without it the Fleet's windows; an empty list is at any time.
     pub(crate) windows: Option<Vec<Window>>,
     /// Nothing of it is begun: `true`, or until when and why.

@@ -94,6 +94,8 @@ pub struct Budgets {
     pub max_destructive: Destructive,
     /// Failures in the group under one commit after which nothing new is started.
     pub breaker_failures: u32,
+    /// Per cent of a wave, 1 to 100, after whose failure for good nothing new is started. `None`: half of it where there are waves.
+    pub breaker_share: Option<u8>,
 }
 
 impl Default for Budgets {
@@ -105,6 +107,7 @@ impl Default for Budgets {
             max_unavailable_rack: None,
             max_destructive: Destructive { count: 20, share: 25 },
             breaker_failures: 2,
+            breaker_share: None,
         }
     }
 }
@@ -165,6 +168,10 @@ pub struct Rollout {
     pub after: Vec<RolloutName>,
     /// How much at a time and in all.
     pub budgets: Budgets,
+    /// How many machines a commit begins before it waits for them, ascending; percentages are of the group. After the last come all others.
+    pub waves: Vec<Amount>,
+    /// How long the last machine of a wave has to be healthy before the next wave begins.
+    pub soak: Span,
     /// When. Empty: at any time.
     pub windows: Vec<Window>,
     /// Nothing of it is begun for a time.

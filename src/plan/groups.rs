@@ -16,7 +16,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{Case, Input, approval::Approved, windows};
+use super::{
+    Case, Input,
+    approval::Approved,
+    waves::{Waves, first_attempt},
+    windows,
+};
 use crate::model::{Budgets, Fleet, Freeze, GroupPlan, Held, Machine, Rollout, RolloutName};
 
 /// The groups of a fleet and its racks, with what is used.
@@ -24,6 +29,7 @@ pub(super) struct Groups<'a> {
     /// In order of name; the last is `default`.
     all: Vec<Group<'a>>,
     racks: BTreeMap<(&'a str, &'a str), Usage>,
+    input: &'a Input<'a>,
     approved: Approved,
     /// Reinstalls that the commit asks for in all groups.
     wanted: u32,
@@ -37,6 +43,7 @@ struct Group<'a> {
     budgets: &'a Budgets,
     /// What stands against beginning anything now, whatever it is.
     closed: Vec<Held>,
+    waves: Waves<'a>,
     usage: Usage,
     /// Machines that have what they should have and are available.
     ready: u32,
@@ -56,7 +63,7 @@ struct Usage {
 
 impl<'a> Groups<'a> {
     /// The groups of a fleet, empty of machines.
-    pub(super) fn of(input: &Input<'a>) -> Self {
+    pub(super) fn of(input: &'a Input<'a>) -> Self {
         let fleet = input.fleet;
         let group = |name, rollout: Option<&'a Rollout>, budgets| Group {
             name,
@@ -64,6 +71,7 @@ impl<'a> Groups<'a> {
             after: rollout.map_or(&[], |rollout| rollout.after.as_slice()),
             budgets,
             closed: closed(input, name, rollout),
+            waves: Waves::of(rollout),
             usage: Usage::default(),
             ready: 0,
             unfinished: 0,
@@ -72,7 +80,7 @@ impl<'a> Groups<'a> {
         };
         let rollouts = fleet.rollouts.values().map(|rollout| group(rollout.name.as_str(), Some(rollout), &rollout.budgets));
         let all = rollouts.chain([group("default", None, &fleet.settings.budgets)]).collect();
-        Self { all, racks: BTreeMap::new(), approved: Approved::of(input.commit, &fleet.settings), wanted: 0 }
+        Self { all, racks: BTreeMap::new(), input, approved: Approved::of(input.commit, &fleet.settings), wanted: 0 }
     }
 
     /// The group of a machine: the first, by name, whose selector it matches.
@@ -90,6 +98,7 @@ impl<'a> Groups<'a> {
     pub(super) fn count(&mut self, case: &Case<'a>) {
         self.wanted += u32::from(case.wanted_by_commit);
         let group = &mut self.all[case.group];
+        group.waves.count(case, self.input.commit.id);
         group.ready += u32::from(case.ready());
         group.unfinished += u32::from(case.unfinished());
         group.wanted += u32::from(case.wanted_by_commit);
@@ -99,6 +108,11 @@ impl<'a> Groups<'a> {
             usage.unavailable += u32::from(case.unavailable);
             usage.open += u32::from(case.open);
         }
+    }
+
+    /// All machines are counted.
+    pub(super) fn counted(&mut self) {
+        self.all.iter_mut().for_each(|group| group.waves.counted(group.usage.total, group.wanted, group.budgets));
     }
 
     /// What stands against beginning anything disruptive in this group: windows, freezes, a pause.
@@ -114,6 +128,7 @@ impl<'a> Groups<'a> {
             let allowed = group.budgets.breaker_failures;
             held.push(Held::Breaker { scope: group.name.to_owned(), failures: group.failures, allowed });
         }
+        held.extend(group.waves.tripped().cloned());
         let allowed = group.budgets.max_destructive.of(group.usage.total);
         if group.over_budget() && self.approved.by(self.wanted).is_none() {
             let what = if group.rollout.is_some() { format!("rollout {}", group.name) } else { "the Fleet's budgets".to_owned() };
@@ -130,7 +145,8 @@ impl<'a> Groups<'a> {
         let Some(earlier) = self.all.iter().find(|group| group.rollout == Some(name)) else {
             return Some(Held::After { group: name.clone(), ready: 0, of: 0 });
         };
-        let blocked = earlier.unfinished > 0 || (earlier.breaker_open() && earlier.failures > 0);
+        let tripped = earlier.breaker_open() || earlier.waves.tripped().is_some();
+        let blocked = earlier.unfinished > 0 || (tripped && earlier.failures > 0);
         let of = earlier.usage.total;
         blocked.then(|| Held::After { group: name.clone(), ready: earlier.ready.min(of), of })
     }
@@ -139,6 +155,10 @@ impl<'a> Groups<'a> {
     /// takes a place among the open attempts, but makes nothing unavailable that was not.
     pub(super) fn take(&mut self, case: &Case<'a>) -> Result<(), Held> {
         let group = &self.all[case.group];
+        let first = first_attempt(case, self.input.commit.id).is_none();
+        if first {
+            group.waves.next(self.input.now)?;
+        }
         let allowed = group.budgets.max_unavailable.of(group.usage.total);
         full(&group.usage, allowed, case.out_of_service, group.name)?;
         let place = rack(case.machine);
@@ -147,6 +167,9 @@ impl<'a> Groups<'a> {
             full(&usage, limit.of(usage.total), case.out_of_service, &format!("rack {}", place.1))?;
         }
         let group = &mut self.all[case.group];
+        if first {
+            group.waves.begin(self.input.now);
+        }
         for usage in [Some(&mut group.usage), place.and_then(|place| self.racks.get_mut(&place))].into_iter().flatten() {
             usage.open += 1;
             usage.unavailable += u32::from(!case.unavailable);
@@ -167,6 +190,7 @@ impl<'a> Groups<'a> {
             destructive_allowed: group.budgets.max_destructive.of(group.usage.total),
             approved_by: self.approved.by(self.wanted).filter(|_| group.over_budget()).map(str::to_owned),
             failures: group.failures,
+            wave: group.waves.report(),
         })
         .collect()
     }

@@ -118,6 +118,6 @@ impl<'a> Count<'a> {
     }
 }
 
-fn rollout_of<'a>(fleet: &'a Fleet, machine: &Machine) -> Option<&'a Rollout> {
+pub(super) fn rollout_of<'a>(fleet: &'a Fleet, machine: &Machine) -> Option<&'a Rollout> {
     fleet.rollouts.values().find(|rollout| rollout.selector.iter().all(|(key, value)| machine.labels.get(key) == Some(value)))
 }

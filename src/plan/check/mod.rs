@@ -3,6 +3,7 @@
 
 mod budgets;
 mod hardware;
+mod waves;
 
 use std::{cell::OnceCell, collections::BTreeMap, fmt};
 
@@ -65,6 +66,7 @@ pub fn check(plan: &Plan, input: &Input<'_>) -> Vec<Violation> {
         }
     }
     budgets::budgets(plan, input, &mut found);
+    waves::waves(plan, input, &mut found);
     found
 }
 
