@@ -62,14 +62,28 @@ struct Policy {
     failures: u32,
     paused: bool,
     own_window: bool,
+    /// Only machines on one feed; the others are the default group.
+    half: bool,
+    rack: Option<u32>,
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
     let waves =
         prop::sample::select(vec![vec![], vec![Amount::Count(1)], vec![Amount::Count(1), Amount::Percent(60)], vec![Amount::Count(2)]]);
     let share = prop::sample::select(vec![None, Some(1), Some(50), Some(100)]);
-    (waves, 0..2000i64, share, 1..5u32, prop::bool::weighted(0.2), prop::bool::weighted(0.2))
-        .prop_map(|(waves, soak, share, failures, paused, own_window)| Policy { waves, soak, share, failures, paused, own_window })
+    let rack = prop::option::of(1..3u32);
+    (waves, 0..2000i64, share, 1..5u32, prop::bool::weighted(0.2), prop::bool::weighted(0.2), any::<bool>(), rack).prop_map(
+        |(waves, soak, share, failures, paused, own_window, half, rack)| Policy {
+            waves,
+            soak,
+            share,
+            failures,
+            paused,
+            own_window,
+            half,
+            rack,
+        },
+    )
 }
 
 /// Open each day for two of three hours or so.
@@ -228,6 +242,8 @@ impl Watched {
             self.adds += 1;
             let mut new = machine(self.names[which].as_str(), self.adds);
             new.identity.serial = Some(format!("SN-{}", self.adds));
+            new.place.rack = Some("r".to_owned());
+            new.labels.insert("feed".to_owned(), (self.adds % 2).to_string());
             new.install = Some(install("v1", None, 0));
             new.on_claim = on_claim(install_on_claim);
             self.world.iron.remove(&self.names[which]);
@@ -242,6 +258,9 @@ impl Watched {
         let mut all = everything();
         all.budgets =
             Budgets { breaker_failures: policy.failures, breaker_share: policy.share, ..self.world.fleet.settings.budgets.clone() };
+        all.budgets.max_unavailable_per = vec![PerLabel { label: "feed".to_owned(), most: Amount::Count(1) }];
+        all.budgets.max_unavailable_rack = policy.rack.map(Amount::Count);
+        all.selector.extend(policy.half.then(|| ("feed".to_owned(), "1".to_owned())));
         all.waves.clone_from(&policy.waves);
         all.soak = SignedDuration::from_secs(policy.soak);
         all.paused = policy.paused;
@@ -774,6 +793,33 @@ fn the_checker_counts_waves_anew() {
     let all = world.fleet.rollouts.values_mut().next().unwrap();
     (all.budgets.breaker_share, all.budgets.breaker_failures) = (Some(33), 5);
     assert!(refused(&world), "the breaker of the share is open");
+}
+
+#[test]
+fn the_checker_counts_failure_domains_anew() {
+    let mut world = World::new();
+    let mut all = everything();
+    all.budgets.max_unavailable = Amount::Count(5);
+    all.budgets.max_unavailable_per = vec![PerLabel { label: "feed".to_owned(), most: Amount::Count(1) }];
+    world.fleet.rollouts.insert(all.name.clone(), all);
+    for (number, feed) in [(1, "a"), (2, "a"), (3, "b")] {
+        let labels = [("feed".to_owned(), feed.to_owned())].into();
+        world.add(Machine { install: Some(install("v1", None, 0)), labels, ..machine(&format!("m-{number}"), number) });
+    }
+    world.turn(false);
+    world.commit("v2");
+    let v2 = install("v2", None, 0);
+    for machine in world.fleet.machines.values_mut() {
+        Arc::make_mut(machine).install = Some(v2.clone());
+    }
+    world.with_input(|input| {
+        let mut made = plan(input);
+        assert_eq!(check(&made, input), []);
+        let begins: Vec<&str> = made.steps().map(|step| step.machine.as_str()).collect();
+        assert_eq!(begins, ["m-1", "m-3"]);
+        made.machines.get_mut(&name("m-2")).unwrap().steps = vec![begin("m-2", 1, v2.generation)];
+        assert!(check(&made, input).iter().any(|violation| violation.law == 7 && violation.what.contains("feed =a")));
+    });
 }
 
 #[test]

@@ -10,13 +10,14 @@ use super::{
     text, windows,
     world::Source,
 };
-use crate::model::{Amount, Budgets, FleetSettings, Rollout, RolloutName, SignedDuration};
+use crate::model::{Amount, Budgets, FleetSettings, PerLabel, Rollout, RolloutName, SignedDuration};
 
 type Faults<'a> = Vec<(&'a str, Fault)>;
 
 /// The fields that say how much may be away or destroyed, as a Fleet or a Rollout states them.
 pub(crate) struct Stated<'b> {
     pub(crate) unavailable: &'b Option<raw::MaxUnavailable>,
+    pub(crate) per: &'b Option<Vec<raw::PerLabel>>,
     pub(crate) destructive: &'b Option<raw::MaxDestructive>,
     pub(crate) breaker: &'b Option<raw::Breaker>,
 }
@@ -25,6 +26,9 @@ impl Stated<'_> {
     /// Checks them; what is not stated is as in `default`.
     pub(crate) fn read<'a>(&self, source: Source<'a>, base: Path, default: &Budgets, faults: &mut Faults<'a>) -> Budgets {
         let mut budgets = default.clone();
+        if let Some(stated) = self.per {
+            budgets.max_unavailable_per = per_label(source, stated, &base, faults);
+        }
         let mut fault = |parts: [&str; 2], code, message: String, hint: &str| {
             let at = At::Value(source.doc.number, base.then(parts[0]).then(parts[1]));
             faults.push((source.file, Fault::error(code, at, message).hint(hint)));
@@ -72,6 +76,28 @@ impl Stated<'_> {
     }
 }
 
+/// A budget for each value of some labels.
+fn per_label<'a>(source: Source<'a>, stated: &[raw::PerLabel], base: &Path, faults: &mut Faults<'a>) -> Vec<PerLabel> {
+    let mut read: Vec<PerLabel> = Vec::new();
+    for (n, raw::PerLabel { label, count }) in stated.iter().enumerate() {
+        let mut fault = |field, code, message: String, hint: &str| {
+            let at = At::Value(source.doc.number, base.then("maxUnavailablePer").then(n).then(field));
+            faults.push((source.file, Fault::error(code, at, message).hint(hint)));
+        };
+        if read.iter().any(|other| other.label == *label) {
+            fault("label", "bad-budget", format!("the label `{label}` has a budget already"), "keep one of them");
+        }
+        match text::amount(&count.0) {
+            Some(most) => read.push(PerLabel { label: label.clone(), most }),
+            None => {
+                let message = format!("`{}` is neither a count nor a share", count.0);
+                fault("count", "bad-amount", message, "write a count such as `4`, or a share from `0%` to `100%`");
+            }
+        }
+    }
+    read
+}
+
 /// Resolves all rollouts.
 pub(crate) fn rollouts<'a>(
     sources: impl Iterator<Item = Source<'a>>,
@@ -87,7 +113,12 @@ pub(crate) fn rollouts<'a>(
             let dangling = names.check(Kind::Rollout, name, source.doc.number, || path_to!["spec", "after", n]);
             faults.extend(dangling.map(|fault| (source.file, fault)));
         }
-        let stated = Stated { unavailable: &spec.max_unavailable, destructive: &spec.max_destructive, breaker: &spec.breaker };
+        let stated = Stated {
+            unavailable: &spec.max_unavailable,
+            per: &spec.max_unavailable_per,
+            destructive: &spec.max_destructive,
+            breaker: &spec.breaker,
+        };
         let budgets = stated.read(source, path_to!["spec"], &settings.budgets, faults);
         after.insert(source.name(), (source, &spec.after));
         let Ok(name) = RolloutName::new(source.name()) else { continue };

@@ -12,6 +12,8 @@ use crate::model::Weekday;
 pub(crate) struct Budgets {
     /// Most machines that may be unavailable at a time because of us.
     pub(crate) max_unavailable: Option<MaxUnavailable>,
+    /// Most machines with the same value of a label, of all groups, that may be unavailable at a time: a row, a power feed, a pair.
+    pub(crate) max_unavailable_per: Option<Vec<PerLabel>>,
     /// Most machines that one commit may reinstall.
     pub(crate) max_destructive: Option<MaxDestructive>,
     /// When to stop.
@@ -26,6 +28,16 @@ pub(crate) struct MaxUnavailable {
     pub(crate) group: Option<AmountText>,
     /// Of one rack.
     pub(crate) rack: Option<AmountText>,
+}
+
+/// Most machines with the same value of a label that may be unavailable at a time.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct PerLabel {
+    /// The label, such as `rack-row`. Machines without it are not counted.
+    pub(crate) label: String,
+    /// So many, or a share of those with the same value.
+    pub(crate) count: AmountText,
 }
 
 /// Most machines that one commit may reinstall: the smaller of the two.
@@ -62,6 +74,8 @@ pub(crate) struct RolloutSpec {
     pub(crate) after: Vec<String>,
     /// Most machines that may be unavailable at a time because of us.
     pub(crate) max_unavailable: Option<MaxUnavailable>,
+    /// Most machines with the same value of a label, of all groups, that may be unavailable at a time: a row, a power feed, a pair.
+    pub(crate) max_unavailable_per: Option<Vec<PerLabel>>,
     /// Most machines that one commit may reinstall.
     pub(crate) max_destructive: Option<MaxDestructive>,
     /// When to stop.

@@ -90,6 +90,8 @@ pub struct Budgets {
     pub max_unavailable: Amount,
     /// Most machines of one rack that may be unavailable at a time because of us; `None` is no limit of its own.
     pub max_unavailable_rack: Option<Amount>,
+    /// Most machines with the same value of a label, of all groups, that may be unavailable at a time because of us.
+    pub max_unavailable_per: Vec<PerLabel>,
     /// Most machines of the group that one commit may reinstall.
     pub max_destructive: Destructive,
     /// Failures in the group under one commit after which nothing new is started.
@@ -105,11 +107,21 @@ impl Default for Budgets {
         Self {
             max_unavailable: Amount::Percent(10),
             max_unavailable_rack: None,
+            max_unavailable_per: Vec::new(),
             max_destructive: Destructive { count: 20, share: 25 },
             breaker_failures: 2,
             breaker_share: None,
         }
     }
+}
+
+/// A budget for each value of a label: a failure domain, such as a power feed, a row or a storage pair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PerLabel {
+    /// The label. Machines without it are in no domain.
+    pub label: String,
+    /// Most machines with the same value; a share is of these.
+    pub most: Amount,
 }
 
 /// A count, or a share of a group.

@@ -66,6 +66,7 @@ pub fn check(plan: &Plan, input: &Input<'_>) -> Vec<Violation> {
         }
     }
     budgets::budgets(plan, input, &mut found);
+    budgets::domains(plan, input, &mut found);
     waves::waves(plan, input, &mut found);
     found
 }
