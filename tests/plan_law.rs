@@ -33,6 +33,12 @@ enum Op {
     /// Another server is put in its place, and the manifest says so.
     Replace(usize),
     Broken(bool),
+    /// A rollout over all machines comes, changes, or goes.
+    Rollout(Option<Policy>),
+    /// The Fleet is frozen, gets a window, or is approved to reinstall so many.
+    Freeze(bool),
+    Window(bool),
+    Approve(u32),
     Iron(usize, u8),
     Reach(usize, usize),
     Report(usize, u8, bool),
@@ -47,6 +53,45 @@ enum Op {
     Hold(usize, u8),
     Turn,
     Crash,
+}
+
+/// How a rollout goes about it.
+#[derive(Debug, Clone)]
+struct Policy {
+    waves: Vec<Amount>,
+    soak: i64,
+    share: Option<u8>,
+    failures: u32,
+    paused: bool,
+    own_window: bool,
+    /// Only machines on one feed; the others are the default group.
+    half: bool,
+    rack: Option<u32>,
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    let waves =
+        prop::sample::select(vec![vec![], vec![Amount::Count(1)], vec![Amount::Count(1), Amount::Percent(60)], vec![Amount::Count(2)]]);
+    let share = prop::sample::select(vec![None, Some(1), Some(50), Some(100)]);
+    let rack = prop::option::of(1..3u32);
+    (waves, 0..2000i64, share, 1..5u32, prop::bool::weighted(0.2), prop::bool::weighted(0.2), any::<bool>(), rack).prop_map(
+        |(waves, soak, share, failures, paused, own_window, half, rack)| Policy {
+            waves,
+            soak,
+            share,
+            failures,
+            paused,
+            own_window,
+            half,
+            rack,
+        },
+    )
+}
+
+/// Open each day for two of three hours or so.
+fn at_times(on: bool) -> Vec<Window> {
+    let window = |from, to| Window { days: Weekday::ALL.to_vec(), from, to, time_zone: "Europe/Berlin".to_owned() };
+    if on { vec![window(60, 360), window(480, 75), window(720, 1380)] } else { Vec::new() }
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -65,6 +110,10 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (which.clone(), 0..4u8).prop_map(|(m, what)| Op::Mistype(m, what)),
         1 => which.clone().prop_map(Op::Replace),
         1 => any::<bool>().prop_map(Op::Broken),
+        2 => prop::option::weighted(0.9, policy()).prop_map(Op::Rollout),
+        1 => prop::bool::weighted(0.3).prop_map(Op::Freeze),
+        1 => any::<bool>().prop_map(Op::Window),
+        1 => (0..6u32).prop_map(Op::Approve),
         4 => (which.clone(), 0..11u8).prop_map(|(m, iron)| Op::Iron(m, iron)),
         8 => (which.clone(), 3..10usize).prop_map(|(m, rung)| Op::Reach(m, rung)),
         2 => (which.clone(), 0..3u8, any::<bool>()).prop_map(|(m, code, wrote)| Op::Report(m, code, wrote)),
@@ -151,6 +200,21 @@ impl Watched {
             Op::Mistype(which, what) => self.mistype(*which, *what),
             Op::Replace(which) => self.replace(*which),
             Op::Broken(broken) => self.world.problems = if *broken { vec![problem()] } else { Vec::new() },
+            Op::Rollout(policy) => self.rollout(policy.as_ref()),
+            Op::Freeze(on) => {
+                self.world.commit("freeze");
+                self.world.fleet.settings.freeze = on.then(Freeze::default);
+            }
+            Op::Window(on) => {
+                self.world.commit("window");
+                self.world.fleet.settings.windows = at_times(*on);
+            }
+            Op::Approve(count) => {
+                self.world.commit("approve");
+                self.world.fleet.settings.approvers = vec!["anna@example.org".to_owned()];
+                self.world.commit.approvals =
+                    approve(if *count == 5 { "mallory@example.org" } else { "anna@example.org" }, &format!("destroy={count}"));
+            }
             Op::Iron(which, what) => self.iron(*which, *what),
             Op::Reach(which, rung) => {
                 let open = self.world.open(&self.names[*which]).is_some_and(|attempt| attempt.reached(Rung::PowerSeen).is_some());
@@ -182,11 +246,30 @@ impl Watched {
             self.adds += 1;
             let mut new = machine(self.names[which].as_str(), self.adds);
             new.identity.serial = Some(format!("SN-{}", self.adds));
+            new.place.rack = Some("r".to_owned());
+            new.labels.insert("feed".to_owned(), (self.adds % 2).to_string());
             new.install = Some(install("v1", None, 0));
             new.on_claim = on_claim(install_on_claim);
             self.world.iron.remove(&self.names[which]);
             self.world.add(new);
         }
+    }
+
+    fn rollout(&mut self, policy: Option<&Policy>) {
+        self.world.commit("rollout");
+        self.world.fleet.rollouts.clear();
+        let Some(policy) = policy else { return };
+        let mut all = everything();
+        all.budgets =
+            Budgets { breaker_failures: policy.failures, breaker_share: policy.share, ..self.world.fleet.settings.budgets.clone() };
+        all.budgets.max_unavailable_per = vec![PerLabel { label: "feed".to_owned(), most: Amount::Count(1) }];
+        all.budgets.max_unavailable_rack = policy.rack.map(Amount::Count);
+        all.selector.extend(policy.half.then(|| ("feed".to_owned(), "1".to_owned())));
+        all.waves.clone_from(&policy.waves);
+        all.soak = SignedDuration::from_secs(policy.soak);
+        all.paused = policy.paused;
+        all.windows = at_times(policy.own_window);
+        self.world.fleet.rollouts.insert(all.name.clone(), all);
     }
 
     fn rename(&mut self, which: usize) {
@@ -438,6 +521,25 @@ fn on_claim(install: bool) -> OnClaim {
     if install { OnClaim::Install } else { OnClaim::Adopt }
 }
 
+fn approve(by: &str, text: &str) -> Vec<Approval> {
+    vec![Approval { by: by.to_owned(), text: text.to_owned() }]
+}
+
+/// A rollout of all machines without limits of its own.
+fn everything() -> Rollout {
+    Rollout {
+        name: RolloutName::new("all").unwrap(),
+        selector: BTreeMap::new(),
+        after: vec![],
+        budgets: Budgets { max_destructive: Destructive { count: 9, share: 100 }, ..Budgets::default() },
+        waves: vec![],
+        soak: SignedDuration::ZERO,
+        windows: vec![],
+        freeze: None,
+        paused: false,
+    }
+}
+
 fn problem() -> Problem {
     Problem {
         file: "a.yaml".to_owned(),
@@ -631,7 +733,6 @@ fn the_checker_reads_approvals_anew() {
     for machine in world.fleet.machines.values_mut() {
         Arc::make_mut(machine).install = Some(install("v2", None, 0));
     }
-    let approve = |by: &str, text: &str| vec![Approval { by: by.to_owned(), text: text.to_owned() }];
     world.commit.approvals = approve("anna@example.org", "destroy=2");
     world.turn(false);
     let first = world.open(&name("m-1")).unwrap().id.clone();
@@ -706,15 +807,7 @@ fn the_checker_knows_freezes_and_pauses() {
     ];
     for (n, stop) in stop.iter().enumerate() {
         let mut world = about_to_reinstall();
-        let all = Rollout {
-            name: RolloutName::new("all").unwrap(),
-            selector: BTreeMap::new(),
-            after: vec![],
-            budgets: Budgets { max_destructive: Destructive { count: 9, share: 100 }, ..Budgets::default() },
-            windows: vec![],
-            freeze: None,
-            paused: false,
-        };
+        let all = everything();
         world.fleet.rollouts.insert(all.name.clone(), all);
         let (made, violations) = world.plan();
         assert!(made.steps().any(|step| step.risk() == Risk::Destructive));
@@ -728,6 +821,85 @@ fn the_checker_knows_freezes_and_pauses() {
         assert!(found.iter().any(|violation| violation.law == 7), "{n}");
         assert!(world.plan().0.steps().all(|step| step.risk() < Risk::Disruptive), "{n}");
     }
+}
+
+/// A second machine is put into a plan that rightly holds it: the canary is on its way, soaks, or failed for good.
+#[test]
+fn the_checker_counts_waves_anew() {
+    let mut world = World::new();
+    let mut all = everything();
+    (all.waves, all.soak) = (vec![Amount::Count(1)], SignedDuration::from_mins(10));
+    all.budgets.max_unavailable = Amount::Count(5);
+    all.budgets.breaker_failures = 5;
+    world.fleet.rollouts.insert(all.name.clone(), all);
+    for number in 1..=3 {
+        world.add(Machine { install: Some(install("v1", None, 0)), ..machine(&format!("m-{number}"), number) });
+    }
+    world.turn(false);
+    world.commit("v2");
+    let v2 = install("v2", None, 0);
+    for machine in world.fleet.machines.values_mut() {
+        Arc::make_mut(machine).install = Some(v2.clone());
+    }
+    let refused = |world: &World| {
+        world.with_input(|input| {
+            let mut made = plan(input);
+            assert_eq!(check(&made, input), []);
+            assert!(made.machines[&name("m-2")].steps.is_empty(), "{}", render_text(&made));
+            made.machines.get_mut(&name("m-2")).unwrap().steps = vec![begin("m-2", 1, v2.generation)];
+            check(&made, input).iter().any(|violation| violation.law == 7)
+        })
+    };
+    world.turn(false);
+    assert!(refused(&world), "the canary is on its way");
+    let attempt = world.open(&name("m-1")).unwrap().id.clone();
+    let before = world.clone();
+    for rung in [Rung::AgentUp, Rung::Writing, Rung::Written, Rung::CalledHome] {
+        world.reach(&name("m-1"), rung);
+    }
+    world.append(Fact::Concluded { attempt: attempt.clone(), end: AttemptEnd::Done });
+    assert!(refused(&world), "the canary soaks");
+    world.tick(600);
+    let (made, violations) = world.plan();
+    assert_eq!((made.machines[&name("m-2")].steps.len(), violations), (1, vec![]));
+
+    let mut world = before;
+    let end = AttemptEnd::Failed { code: "no-disk-matches".to_owned(), why: String::new(), retry: false };
+    world.append(Fact::Concluded { attempt, end });
+    assert!(refused(&world), "all of the first wave failed");
+    let all = world.fleet.rollouts.values_mut().next().unwrap();
+    (all.waves, all.budgets.breaker_failures) = (vec![], 1);
+    assert!(refused(&world), "the breaker is open");
+    let all = world.fleet.rollouts.values_mut().next().unwrap();
+    (all.budgets.breaker_share, all.budgets.breaker_failures) = (Some(33), 5);
+    assert!(refused(&world), "the breaker of the share is open");
+}
+
+#[test]
+fn the_checker_counts_failure_domains_anew() {
+    let mut world = World::new();
+    let mut all = everything();
+    all.budgets.max_unavailable = Amount::Count(5);
+    all.budgets.max_unavailable_per = vec![PerLabel { label: "feed".to_owned(), most: Amount::Count(1) }];
+    world.fleet.rollouts.insert(all.name.clone(), all);
+    for (number, feed) in [(1, "a"), (2, "a"), (3, "b")] {
+        let labels = [("feed".to_owned(), feed.to_owned())].into();
+        world.add(Machine { install: Some(install("v1", None, 0)), labels, ..machine(&format!("m-{number}"), number) });
+    }
+    world.turn(false);
+    world.commit("v2");
+    let v2 = install("v2", None, 0);
+    for machine in world.fleet.machines.values_mut() {
+        Arc::make_mut(machine).install = Some(v2.clone());
+    }
+    world.with_input(|input| {
+        let mut made = plan(input);
+        assert_eq!(check(&made, input), []);
+        let begins: Vec<&str> = made.steps().map(|step| step.machine.as_str()).collect();
+        assert_eq!(begins, ["m-1", "m-3"]);
+        made.machines.get_mut(&name("m-2")).unwrap().steps = vec![begin("m-2", 1, v2.generation)];
+        assert!(check(&made, input).iter().any(|violation| violation.law == 7 && violation.what.contains("feed =a")));
+    });
 }
 
 #[test]

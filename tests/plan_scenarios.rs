@@ -4,7 +4,13 @@
 
 mod plan_world;
 
-use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    fs,
+    path::Path,
+    sync::Arc,
+};
 
 use plan_world::*;
 use rackwright::{
@@ -59,6 +65,7 @@ impl Scenario {
         match command {
             "machine" => self.machines(rest),
             "rollout" => self.rollout(rest),
+            "no-rollout" => drop(self.world.fleet.rollouts.remove(&RolloutName::new(rest[0]).unwrap())),
             "policy" => self.world.fleet.settings.drift.power = policy(rest[1]),
             "commit" => self.world.commit(line.trim_start().strip_prefix("commit").unwrap().trim()),
             "set" => self.set(rest),
@@ -116,23 +123,32 @@ impl Scenario {
 
     fn rollout(&mut self, rest: &[&str]) {
         let name = RolloutName::new(rest[0]).unwrap();
-        let selector = [("group".to_owned(), rest[0].to_owned())].into();
+        let mut selector: BTreeMap<String, String> = [("group".to_owned(), rest[0].to_owned())].into();
         let mut budgets = Budgets { max_destructive: Destructive { count: 20, share: 100 }, ..Budgets::default() };
         let (mut after, mut windows, mut freeze, mut paused) = (Vec::new(), Vec::new(), None, false);
+        let (mut waves, mut soak) = (Vec::new(), SignedDuration::ZERO);
         for pair in rest[1..].chunks(2) {
             match pair[0] {
+                "everything" => selector.clear(),
                 "after" => after.push(RolloutName::new(pair[1]).unwrap()),
                 "unavailable" => budgets.max_unavailable = Amount::Count(pair[1].parse().unwrap()),
                 "rack" => budgets.max_unavailable_rack = Some(Amount::Count(pair[1].parse().unwrap())),
                 "destructive" => budgets.max_destructive.count = pair[1].parse().unwrap(),
                 "breaker" => budgets.breaker_failures = pair[1].parse().unwrap(),
+                "per" => {
+                    let (label, most) = pair[1].split_once('=').unwrap();
+                    budgets.max_unavailable_per.push(PerLabel { label: label.to_owned(), most: amount(most) });
+                }
+                "share" => budgets.breaker_share = Some(pair[1].trim_end_matches('%').parse().unwrap()),
+                "waves" => waves = pair[1].split(',').map(amount).collect(),
+                "soak" => soak = pair[1].parse().unwrap(),
                 "window" => windows.push(window(pair[1])),
                 "frozen" => freeze = Some(frozen(pair[1])),
                 "paused" => paused = pair[1] == "yes",
                 other => panic!("unknown budget {other}"),
             }
         }
-        self.world.fleet.rollouts.insert(name.clone(), Rollout { name, selector, after, budgets, windows, freeze, paused });
+        self.world.fleet.rollouts.insert(name.clone(), Rollout { name, selector, after, budgets, waves, soak, windows, freeze, paused });
     }
 
     fn rename(&mut self, rest: &[&str]) {
@@ -276,6 +292,7 @@ fn set(machine: &mut Machine, key: &str, value: &str) {
         "rebuild" => machine.install = Some(install(image, user_data, value.parse().unwrap())),
         "rack" => machine.place.rack = Some(value.to_owned()),
         "group" => drop(machine.labels.insert("group".to_owned(), value.to_owned())),
+        label if label.starts_with("label:") => drop(machine.labels.insert(label["label:".len()..].to_owned(), value.to_owned())),
         "onClaim" => machine.on_claim = if value == "Install" { OnClaim::Install } else { OnClaim::Adopt },
         "serial" => machine.identity.serial = (value != "none").then(|| value.to_owned()),
         "uuid" => machine.identity.uuid = Some(value.to_owned()),
@@ -349,6 +366,11 @@ fn window(text: &str) -> Window {
     let minutes = |text: &str| text.split_once(':').map(|(h, m)| h.parse::<u16>().unwrap() * 60 + m.parse::<u16>().unwrap()).unwrap();
     let day = |text: &str| Weekday::ALL.into_iter().find(|day| format!("{day:?}") == text).unwrap();
     Window { days: days.split('+').map(day).collect(), from: minutes(from), to: minutes(to), time_zone: time_zone.to_owned() }
+}
+
+/// `4`, or `10%`.
+fn amount(text: &str) -> Amount {
+    text.strip_suffix('%').map_or_else(|| Amount::Count(text.parse().unwrap()), |share| Amount::Percent(share.parse().unwrap()))
 }
 
 /// `ever`, or a time.

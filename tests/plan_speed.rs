@@ -18,7 +18,17 @@ fn a_quiet_fleet_is_planned_quickly() {
             let selector = [("group".to_owned(), group.to_string())].into();
             world.fleet.rollouts.insert(
                 name.clone(),
-                Rollout { name, selector, after: vec![], budgets: Budgets::default(), windows: vec![], freeze: None, paused: false },
+                Rollout {
+                    name,
+                    selector,
+                    after: vec![],
+                    budgets: Budgets::default(),
+                    waves: vec![],
+                    soak: SignedDuration::ZERO,
+                    windows: vec![],
+                    freeze: None,
+                    paused: false,
+                },
             );
         }
         for number in 0..machines {

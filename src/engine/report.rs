@@ -121,6 +121,7 @@ fn judge_held(held: &Held, plan: &MachinePlan) -> Judgement {
         Held::Breaker { .. } => (State::Stalled, "BreakerOpen"),
         Held::Window { .. } => (State::Reconciling, "OutsideWindow"),
         Held::Frozen { .. } => (State::Reconciling, "Frozen"),
+        Held::Wave { .. } => (State::Reconciling, "WaitingForWave"),
         Held::Paused { .. } => (State::Reconciling, "Paused"),
         Held::Quarantined { .. } => (State::Stalled, "Quarantined"),
         Held::JournalLost => (State::Stalled, "JournalLost"),

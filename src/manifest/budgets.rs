@@ -10,13 +10,14 @@ use super::{
     text, windows,
     world::Source,
 };
-use crate::model::{Budgets, FleetSettings, Rollout, RolloutName};
+use crate::model::{Amount, Budgets, FleetSettings, PerLabel, Rollout, RolloutName, SignedDuration};
 
 type Faults<'a> = Vec<(&'a str, Fault)>;
 
 /// The fields that say how much may be away or destroyed, as a Fleet or a Rollout states them.
 pub(crate) struct Stated<'b> {
     pub(crate) unavailable: &'b Option<raw::MaxUnavailable>,
+    pub(crate) per: &'b Option<Vec<raw::PerLabel>>,
     pub(crate) destructive: &'b Option<raw::MaxDestructive>,
     pub(crate) breaker: &'b Option<raw::Breaker>,
 }
@@ -25,6 +26,9 @@ impl Stated<'_> {
     /// Checks them; what is not stated is as in `default`.
     pub(crate) fn read<'a>(&self, source: Source<'a>, base: Path, default: &Budgets, faults: &mut Faults<'a>) -> Budgets {
         let mut budgets = default.clone();
+        if let Some(stated) = self.per {
+            budgets.max_unavailable_per = per_label(source, stated, &base, faults);
+        }
         let mut fault = |parts: [&str; 2], code, message: String, hint: &str| {
             let at = At::Value(source.doc.number, base.then(parts[0]).then(parts[1]));
             faults.push((source.file, Fault::error(code, at, message).hint(hint)));
@@ -62,8 +66,36 @@ impl Stated<'_> {
             }
             budgets.breaker_failures = failures;
         }
+        if let Some(text) = self.breaker.as_ref().and_then(|breaker| breaker.share.as_ref()) {
+            budgets.breaker_share = text::percent(text).filter(|share| *share > 0);
+            if budgets.breaker_share.is_none() {
+                fault(["breaker", "share"], "bad-breaker", format!("`{text}` is not a share of a wave"), "write it from `1%` to `100%`");
+            }
+        }
         budgets
     }
+}
+
+/// A budget for each value of some labels.
+fn per_label<'a>(source: Source<'a>, stated: &[raw::PerLabel], base: &Path, faults: &mut Faults<'a>) -> Vec<PerLabel> {
+    let mut read: Vec<PerLabel> = Vec::new();
+    for (n, raw::PerLabel { label, count }) in stated.iter().enumerate() {
+        let mut fault = |field, code, message: String, hint: &str| {
+            let at = At::Value(source.doc.number, base.then("maxUnavailablePer").then(n).then(field));
+            faults.push((source.file, Fault::error(code, at, message).hint(hint)));
+        };
+        if read.iter().any(|other| other.label == *label) {
+            fault("label", "bad-budget", format!("the label `{label}` has a budget already"), "keep one of them");
+        }
+        match text::amount(&count.0) {
+            Some(most) => read.push(PerLabel { label: label.clone(), most }),
+            None => {
+                let message = format!("`{}` is neither a count nor a share", count.0);
+                fault("count", "bad-amount", message, "write a count such as `4`, or a share from `0%` to `100%`");
+            }
+        }
+    }
+    read
 }
 
 /// Resolves all rollouts.
@@ -81,7 +113,12 @@ pub(crate) fn rollouts<'a>(
             let dangling = names.check(Kind::Rollout, name, source.doc.number, || path_to!["spec", "after", n]);
             faults.extend(dangling.map(|fault| (source.file, fault)));
         }
-        let stated = Stated { unavailable: &spec.max_unavailable, destructive: &spec.max_destructive, breaker: &spec.breaker };
+        let stated = Stated {
+            unavailable: &spec.max_unavailable,
+            per: &spec.max_unavailable_per,
+            destructive: &spec.max_destructive,
+            breaker: &spec.breaker,
+        };
         let budgets = stated.read(source, path_to!["spec"], &settings.budgets, faults);
         after.insert(source.name(), (source, &spec.after));
         let Ok(name) = RolloutName::new(source.name()) else { continue };
@@ -92,6 +129,8 @@ pub(crate) fn rollouts<'a>(
             selector: spec.selector.0.clone(),
             after,
             budgets,
+            waves: waves(source, &spec.waves, faults),
+            soak: soak(source, spec, faults),
             windows: windows.unwrap_or_else(|| settings.windows.clone()),
             freeze: windows::freeze(source, &spec.freeze, faults),
             paused: spec.paused,
@@ -100,6 +139,44 @@ pub(crate) fn rollouts<'a>(
     }
     cycles(&after, faults);
     rollouts
+}
+
+/// The bounds of waves: none is nothing, and each is more than the one before as far as that can be told without counting machines.
+fn waves<'a>(source: Source<'a>, stated: &[raw::AmountText], faults: &mut Faults<'a>) -> Vec<Amount> {
+    let mut waves: Vec<Amount> = Vec::new();
+    for (n, raw::AmountText(stated)) in stated.iter().enumerate() {
+        let (message, hint) = match (text::amount(stated), waves.last()) {
+            (None, _) => (format!("`{stated}` is neither a count nor a share"), "write a count such as `1`, or a share such as `10%`"),
+            (Some(Amount::Count(0) | Amount::Percent(0)), _) => ("a wave of no machine never ends".to_owned(), "begin with `1`"),
+            (Some(Amount::Count(now)), Some(Amount::Count(last))) if now <= *last => (
+                format!("{now} machines are begun by the wave before already"),
+                "waves count all machines up to their end: write them ascending",
+            ),
+            (Some(Amount::Percent(now)), Some(Amount::Percent(last))) if now <= *last => {
+                (format!("{now} % are begun by the wave before already"), "waves count all machines up to their end: write them ascending")
+            }
+            (Some(amount), _) => {
+                waves.push(amount);
+                continue;
+            }
+        };
+        let at = At::Value(source.doc.number, path_to!["spec", "waves", n]);
+        faults.push((source.file, Fault::error("bad-wave", at, message).hint(hint)));
+    }
+    waves
+}
+
+fn soak<'a>(source: Source<'a>, spec: &raw::RolloutSpec, faults: &mut Faults<'a>) -> SignedDuration {
+    let Some(text) = &spec.soak else { return SignedDuration::ZERO };
+    let read = text.parse::<SignedDuration>().ok().filter(|soak| !soak.is_negative());
+    let (message, hint) = match read {
+        Some(soak) if !spec.waves.is_empty() => return soak,
+        Some(_) => ("nothing soaks without waves".to_owned(), "write `waves`, such as `[1, 10%]`, or take `soak` out"),
+        None => (format!("`{text}` is not a length of time"), "write one such as `30m` or `1h 30m`"),
+    };
+    let at = At::Value(source.doc.number, path_to!["spec", "soak"]);
+    faults.push((source.file, Fault::error("bad-soak", at, message).hint(hint)));
+    SignedDuration::ZERO
 }
 
 /// Finds each circle of `after` once: rollouts in it would wait for each other for ever. Without recursion, because a chain

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(crate) use super::{
-    raw_rollout::{Breaker, Budgets, MaxDestructive, MaxUnavailable, RolloutSpec, Window},
+    raw_rollout::{Breaker, Budgets, MaxDestructive, MaxUnavailable, PerLabel, RolloutSpec, Window},
     scalars::{AmountText, Freeze, Labels, SizeText, Text},
 };
 use crate::model::{BootMode, DhcpMode, DriftPolicy, ImageFormat, OnClaim, PowerIntent};

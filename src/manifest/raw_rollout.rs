@@ -12,6 +12,8 @@ use crate::model::Weekday;
 pub(crate) struct Budgets {
     /// Most machines that may be unavailable at a time because of us.
     pub(crate) max_unavailable: Option<MaxUnavailable>,
+    /// Most machines with the same value of a label, of all groups, that may be unavailable at a time: a row, a power feed, a pair.
+    pub(crate) max_unavailable_per: Option<Vec<PerLabel>>,
     /// Most machines that one commit may reinstall.
     pub(crate) max_destructive: Option<MaxDestructive>,
     /// When to stop.
@@ -26,6 +28,16 @@ pub(crate) struct MaxUnavailable {
     pub(crate) group: Option<AmountText>,
     /// Of one rack.
     pub(crate) rack: Option<AmountText>,
+}
+
+/// Most machines with the same value of a label that may be unavailable at a time.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct PerLabel {
+    /// The label, such as `rack-row`. Machines without it are not counted.
+    pub(crate) label: String,
+    /// So many, or a share of those with the same value.
+    pub(crate) count: AmountText,
 }
 
 /// Most machines that one commit may reinstall: the smaller of the two.
@@ -46,6 +58,9 @@ pub(crate) struct Breaker {
     /// Failures; at least 1.
     #[schemars(range(min = 1))]
     pub(crate) failures: Option<u32>,
+    /// A share of a wave, such as `50%`, counting machines that are not tried again. Half of it where waves are stated and this is not.
+    #[schemars(extend("pattern" = r"^(100|[1-9][0-9]?)%$"))]
+    pub(crate) share: Option<String>,
 }
 
 /// A group of machines, and how a change reaches them.
@@ -59,10 +74,18 @@ pub(crate) struct RolloutSpec {
     pub(crate) after: Vec<String>,
     /// Most machines that may be unavailable at a time because of us.
     pub(crate) max_unavailable: Option<MaxUnavailable>,
+    /// Most machines with the same value of a label, of all groups, that may be unavailable at a time: a row, a power feed, a pair.
+    pub(crate) max_unavailable_per: Option<Vec<PerLabel>>,
     /// Most machines that one commit may reinstall.
     pub(crate) max_destructive: Option<MaxDestructive>,
     /// When to stop.
     pub(crate) breaker: Option<Breaker>,
+    /// How many machines a commit begins before it waits until they are healthy, such as `[1, 10%]`: ascending, percentages of the group.
+    /// After the last come all others.
+    #[serde(default)]
+    pub(crate) waves: Vec<AmountText>,
+    /// How long the last machine of a wave has to be healthy before the next begins, such as `30m`.
+    pub(crate) soak: Option<String>,
     /// When its machines may be reinstalled or switched off. Without it the Fleet's windows; an empty list is at any time.
     pub(crate) windows: Option<Vec<Window>>,
     /// Nothing of it is begun: `true`, or until when and why.

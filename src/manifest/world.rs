@@ -98,7 +98,12 @@ fn template_paths<'a>(sources: &[Source<'a>]) -> BTreeSet<&'a str> {
 fn fleet<'a>(source: Source<'a>, faults: &mut Faults<'a>) -> FleetSettings {
     let Spec::Fleet(spec) = &source.doc.spec else { return FleetSettings::default() };
     let stated = &spec.budgets;
-    let stated = budgets::Stated { unavailable: &stated.max_unavailable, destructive: &stated.max_destructive, breaker: &stated.breaker };
+    let stated = budgets::Stated {
+        unavailable: &stated.max_unavailable,
+        per: &stated.max_unavailable_per,
+        destructive: &stated.max_destructive,
+        breaker: &stated.breaker,
+    };
     for (n, bad) in spec.approvers.iter().enumerate().filter(|(_, text)| !is_address(text)) {
         let (file, fault) = source.fault("bad-approver", path_to!["spec", "approvers", n], format!("`{bad}` is not an author's address"));
         faults.push((file, fault.hint("write the address alone, as `git log --format=%ae` prints it, such as `anna@example.org`")));

@@ -90,10 +90,14 @@ pub struct Budgets {
     pub max_unavailable: Amount,
     /// Most machines of one rack that may be unavailable at a time because of us; `None` is no limit of its own.
     pub max_unavailable_rack: Option<Amount>,
+    /// Most machines with the same value of a label, of all groups, that may be unavailable at a time because of us.
+    pub max_unavailable_per: Vec<PerLabel>,
     /// Most machines of the group that one commit may reinstall.
     pub max_destructive: Destructive,
     /// Failures in the group under one commit after which nothing new is started.
     pub breaker_failures: u32,
+    /// Per cent of a wave, 1 to 100, after whose failure for good nothing new is started. `None`: half of it where there are waves.
+    pub breaker_share: Option<u8>,
 }
 
 impl Default for Budgets {
@@ -103,10 +107,21 @@ impl Default for Budgets {
         Self {
             max_unavailable: Amount::Percent(10),
             max_unavailable_rack: None,
+            max_unavailable_per: Vec::new(),
             max_destructive: Destructive { count: 20, share: 25 },
             breaker_failures: 2,
+            breaker_share: None,
         }
     }
+}
+
+/// A budget for each value of a label: a failure domain, such as a power feed, a row or a storage pair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PerLabel {
+    /// The label. Machines without it are in no domain.
+    pub label: String,
+    /// Most machines with the same value; a share is of these.
+    pub most: Amount,
 }
 
 /// A count, or a share of a group.
@@ -165,6 +180,10 @@ pub struct Rollout {
     pub after: Vec<RolloutName>,
     /// How much at a time and in all.
     pub budgets: Budgets,
+    /// How many machines a commit begins before it waits for them, ascending; percentages are of the group. After the last come all others.
+    pub waves: Vec<Amount>,
+    /// How long the last machine of a wave has to be healthy before the next wave begins.
+    pub soak: Span,
     /// When. Empty: at any time.
     pub windows: Vec<Window>,
     /// Nothing of it is begun for a time.

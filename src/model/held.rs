@@ -103,6 +103,21 @@ pub enum Held {
         /// Until when and why.
         freeze: Freeze,
     },
+    /// The wave before has to show first that the commit is good.
+    Wave {
+        /// The rollout.
+        rollout: RolloutName,
+        /// The wave that it would be in, from 1.
+        wave: u32,
+        /// How many there are.
+        of: u32,
+        /// Machines of earlier waves that are done with, well or not.
+        settled: u32,
+        /// Machines of earlier waves.
+        before: u32,
+        /// All are, and soak until then.
+        soaks_until: Option<Timestamp>,
+    },
     /// `paused: true` of its rollout.
     Paused {
         /// The rollout.
@@ -147,12 +162,21 @@ impl fmt::Display for Held {
                 write!(f, "the commit reinstalls {wanted} of {scope}, {allowed} are allowed: {needs}")
             }
             Held::After { group, ready, of } => write!(f, "after {group}, which has {ready} of {of} ready"),
-            Held::Breaker { scope, failures, allowed } => write!(f, "breaker of {scope} is open: {failures} failures, {allowed} open it"),
+            Held::Breaker { scope, failures, allowed } => {
+                let counted = if *failures == 1 { "failure" } else { "failures" };
+                write!(f, "breaker of {scope} is open: {failures} {counted}, {allowed} open it")
+            }
             Held::Window { scope, opens: Some(opens), local } => {
                 write!(f, "outside the windows of {scope}: the next opens {opens:.0} ({local})")
             }
             Held::Window { scope, opens: None, .. } => write!(f, "outside the windows of {scope}: none opens within two weeks"),
             Held::Frozen { scope, freeze } => write!(f, "{scope} is frozen {freeze}"),
+            Held::Wave { rollout, wave, of, soaks_until: Some(until), .. } => {
+                write!(f, "wave {wave} of {of} of {rollout} begins at {until:.0}, when the machines before it have soaked")
+            }
+            Held::Wave { rollout, wave, of, settled, before, soaks_until: None } => {
+                write!(f, "wave {wave} of {of} of {rollout} begins when the machines before it are healthy: {settled} of {before} are done")
+            }
             Held::Paused { rollout } => write!(f, "rollout {rollout} is paused until a commit takes `paused` away"),
             Held::Quarantined { attempt, code, why } => write!(f, "quarantined: {attempt} failed ({code}): {why}"),
             Held::Unlawful { law, what } => {

@@ -121,4 +121,18 @@ pub struct GroupPlan {
     pub approved_by: Option<String>,
     /// Failures under this commit.
     pub failures: u32,
+    /// Where it stands, if its rollout has waves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wave: Option<WavePlan>,
+}
+
+/// Where a group stands in its waves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WavePlan {
+    /// The wave of the machine that was begun last, from 1.
+    pub wave: u32,
+    /// How many there are, the rest of the group included.
+    pub of: u32,
+    /// Machines that this commit began.
+    pub begun: u32,
 }

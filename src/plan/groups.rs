@@ -1,6 +1,6 @@
 //! Groups and their budgets (law 7): who may begin now, and who waits for whom.
 //!
-//! **Unavailable**, counted for a group and for a rack: machines with an open attempt; machines whose disk is unknown because an
+//! **Unavailable**, counted for a group, a rack and each value of a label: machines with an open attempt; machines whose disk is unknown because an
 //! attempt began to write and did not finish; machines that an attempt left in the network boot; machines declared On and seen Off. A *quarantined* machine is not counted: the
 //! breaker counts it, and one broken disk must not stop a whole group for ever. A machine that waits for its first install is
 //! not counted either, since nobody uses it yet.
@@ -14,16 +14,27 @@
 //! **After**: a group is ready when each of its machines holds what it should and none is being installed. Machines that are
 //! suspended or that nothing installs are passed over; so are quarantined ones while their group's breaker is closed.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
-use super::{Case, Input, approval::Approved, windows};
-use crate::model::{Budgets, Fleet, Freeze, GroupPlan, Held, Machine, Rollout, RolloutName};
+use super::{
+    Case, Input,
+    approval::Approved,
+    waves::{Waves, first_attempt},
+    windows,
+};
+use crate::model::{Amount, Budgets, Fleet, Freeze, GroupPlan, Held, Machine, Rollout, RolloutName};
 
-/// The groups of a fleet and its racks, with what is used.
+/// The groups of a fleet and its failure domains, with what is used.
 pub(super) struct Groups<'a> {
     /// In order of name; the last is `default`.
     all: Vec<Group<'a>>,
-    racks: BTreeMap<(&'a str, &'a str), Usage>,
+    domains: BTreeMap<Domain<'a>, Counted>,
+    /// Labels that some group counts by.
+    labels: BTreeSet<&'a str>,
+    input: &'a Input<'a>,
     approved: Approved,
     /// Reinstalls that the commit asks for in all groups.
     wanted: u32,
@@ -37,6 +48,7 @@ struct Group<'a> {
     budgets: &'a Budgets,
     /// What stands against beginning anything now, whatever it is.
     closed: Vec<Held>,
+    waves: Waves<'a>,
     usage: Usage,
     /// Machines that have what they should have and are available.
     ready: u32,
@@ -52,13 +64,63 @@ struct Usage {
     total: u32,
     unavailable: u32,
     open: u32,
-    /// The least that those who took a place in this turn allow, whatever their group: for racks.
-    least: Option<u32>,
+}
+
+/// The machines of a domain, and what the groups that have one in it allow: the least counts for all of them.
+#[derive(Default)]
+struct Counted {
+    usage: Usage,
+    limits: Vec<Amount>,
+}
+
+impl Usage {
+    fn count(&mut self, case: &Case<'_>) {
+        self.total += 1;
+        self.unavailable += u32::from(case.unavailable);
+        self.open += u32::from(case.open);
+    }
+
+    fn take(&mut self, case: &Case<'_>) {
+        self.open += 1;
+        self.unavailable += u32::from(!case.unavailable);
+    }
+}
+
+/// Machines that fail together, of whatever group.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Domain<'a> {
+    Rack { site: &'a str, rack: &'a str },
+    Label { key: &'a str, value: &'a str },
+}
+
+impl<'a> Domain<'a> {
+    fn rack(machine: &'a Machine) -> Option<Self> {
+        let site = machine.place.site.as_deref().unwrap_or_default();
+        machine.place.rack.as_deref().map(|rack| Domain::Rack { site, rack })
+    }
+
+    fn label(machine: &'a Machine, key: &'a str) -> Option<Self> {
+        machine.labels.get(key).map(|value| Domain::Label { key, value })
+    }
+}
+
+impl fmt::Display for Domain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Domain::Rack { rack, .. } => write!(f, "rack {rack}"),
+            Domain::Label { key, value } => write!(f, "{key}={value}"),
+        }
+    }
+}
+
+/// The domains of a machine that are counted.
+fn domains<'a, 'l>(labels: &'l BTreeSet<&'a str>, machine: &'a Machine) -> impl Iterator<Item = Domain<'a>> + use<'a, 'l> {
+    Domain::rack(machine).into_iter().chain(labels.iter().filter_map(|key| Domain::label(machine, key)))
 }
 
 impl<'a> Groups<'a> {
     /// The groups of a fleet, empty of machines.
-    pub(super) fn of(input: &Input<'a>) -> Self {
+    pub(super) fn of(input: &'a Input<'a>) -> Self {
         let fleet = input.fleet;
         let group = |name, rollout: Option<&'a Rollout>, budgets| Group {
             name,
@@ -66,6 +128,7 @@ impl<'a> Groups<'a> {
             after: rollout.map_or(&[], |rollout| rollout.after.as_slice()),
             budgets,
             closed: closed(input, name, rollout),
+            waves: Waves::of(rollout),
             usage: Usage::default(),
             ready: 0,
             unfinished: 0,
@@ -74,7 +137,9 @@ impl<'a> Groups<'a> {
         };
         let rollouts = fleet.rollouts.values().map(|rollout| group(rollout.name.as_str(), Some(rollout), &rollout.budgets));
         let all = rollouts.chain([group("default", None, &fleet.settings.budgets)]).collect();
-        Self { all, racks: BTreeMap::new(), approved: Approved::of(input.commit, &fleet.settings), wanted: 0 }
+        let budgets = fleet.rollouts.values().map(|rollout| &rollout.budgets).chain([&fleet.settings.budgets]);
+        let labels = budgets.flat_map(|budgets| &budgets.max_unavailable_per).map(|per| per.label.as_str()).collect();
+        Self { all, domains: BTreeMap::new(), labels, input, approved: Approved::of(input.commit, &fleet.settings), wanted: 0 }
     }
 
     /// The group of a machine: the first, by name, whose selector it matches.
@@ -92,15 +157,23 @@ impl<'a> Groups<'a> {
     pub(super) fn count(&mut self, case: &Case<'a>) {
         self.wanted += u32::from(case.wanted_by_commit);
         let group = &mut self.all[case.group];
+        group.waves.count(case, self.input.commit.id);
         group.ready += u32::from(case.ready());
         group.unfinished += u32::from(case.unfinished());
         group.wanted += u32::from(case.wanted_by_commit);
         group.failures += u32::from(case.failed);
-        for usage in [Some(&mut group.usage), rack(case.machine).map(|rack| self.racks.entry(rack).or_default())].into_iter().flatten() {
-            usage.total += 1;
-            usage.unavailable += u32::from(case.unavailable);
-            usage.open += u32::from(case.open);
+        let limits: BTreeMap<Domain<'a>, Amount> = self.all[case.group].limits(case.machine).collect();
+        for domain in domains(&self.labels, case.machine) {
+            let counted = self.domains.entry(domain).or_default();
+            counted.usage.count(case);
+            counted.limits.extend(limits.get(&domain).filter(|most| !counted.limits.contains(most)).copied());
         }
+        self.all[case.group].usage.count(case);
+    }
+
+    /// All machines are counted.
+    pub(super) fn counted(&mut self) {
+        self.all.iter_mut().for_each(|group| group.waves.counted(group.usage.total, group.wanted, group.budgets));
     }
 
     /// What stands against beginning anything disruptive in this group: windows, freezes, a pause.
@@ -121,6 +194,7 @@ impl<'a> Groups<'a> {
             let allowed = group.budgets.breaker_failures;
             held.push(Held::Breaker { scope: group.name.to_owned(), failures: group.failures, allowed });
         }
+        held.extend(group.waves.tripped().cloned());
         let allowed = group.budgets.max_destructive.of(group.usage.total);
         if group.over_budget() && self.approved.by(self.wanted).is_none() {
             let what = if group.rollout.is_some() { format!("rollout {}", group.name) } else { "the Fleet's budgets".to_owned() };
@@ -137,7 +211,8 @@ impl<'a> Groups<'a> {
         let Some(earlier) = self.all.iter().find(|group| group.rollout == Some(name)) else {
             return Some(Held::After { group: name.clone(), ready: 0, of: 0 });
         };
-        let blocked = earlier.unfinished > 0 || (earlier.breaker_open() && earlier.failures > 0);
+        let tripped = earlier.breaker_open() || earlier.waves.tripped().is_some();
+        let blocked = earlier.unfinished > 0 || (tripped && earlier.failures > 0);
         let of = earlier.usage.total;
         blocked.then(|| Held::After { group: name.clone(), ready: earlier.ready.min(of), of })
     }
@@ -146,22 +221,25 @@ impl<'a> Groups<'a> {
     /// takes a place among the open attempts, but makes nothing unavailable that was not.
     pub(super) fn take(&mut self, case: &Case<'a>) -> Result<(), Held> {
         let group = &self.all[case.group];
+        let first = first_attempt(case, self.input.commit.id).is_none();
+        if first {
+            group.waves.next(self.input.now)?;
+        }
         let allowed = group.budgets.max_unavailable.of(group.usage.total);
         full(&group.usage, allowed, case.out_of_service, group.name)?;
-        let place = rack(case.machine);
-        if let Some(place) = place {
-            let usage = self.racks.entry(place).or_default();
-            let own = group.budgets.max_unavailable_rack.map(|limit| limit.of(usage.total));
-            let least = own.into_iter().chain(usage.least).min();
-            if let Some(limit) = least {
-                full(usage, limit, case.out_of_service, &format!("rack {}", place.1))?;
+        for domain in domains(&self.labels, case.machine) {
+            let Some(Counted { usage, limits }) = self.domains.get(&domain) else { continue };
+            if let Some(most) = limits.iter().map(|most| most.of(usage.total)).min() {
+                full(usage, most, case.out_of_service, &domain.to_string())?;
             }
-            usage.least = least;
         }
         let group = &mut self.all[case.group];
-        for usage in [Some(&mut group.usage), place.and_then(|place| self.racks.get_mut(&place))].into_iter().flatten() {
-            usage.open += 1;
-            usage.unavailable += u32::from(!case.unavailable);
+        if first {
+            group.waves.begin(self.input.now);
+        }
+        group.usage.take(case);
+        for domain in domains(&self.labels, case.machine) {
+            self.domains.entry(domain).or_default().usage.take(case);
         }
         Ok(())
     }
@@ -179,14 +257,22 @@ impl<'a> Groups<'a> {
             destructive_allowed: group.budgets.max_destructive.of(group.usage.total),
             approved_by: self.approved.by(self.wanted).filter(|_| group.over_budget()).map(str::to_owned),
             failures: group.failures,
+            wave: group.waves.report(),
         })
         .collect()
     }
 }
 
-impl Group<'_> {
+impl<'a> Group<'a> {
     fn over_budget(&self) -> bool {
         self.wanted > self.budgets.max_destructive.of(self.usage.total)
+    }
+
+    /// The domains of a machine that the group limits.
+    fn limits(&self, machine: &'a Machine) -> impl Iterator<Item = (Domain<'a>, Amount)> {
+        let rack = self.budgets.max_unavailable_rack.and_then(|most| Some((Domain::rack(machine)?, most)));
+        let per = self.budgets.max_unavailable_per.iter();
+        rack.into_iter().chain(per.filter_map(|per| Some((Domain::label(machine, &per.label)?, per.most))))
     }
 
     fn breaker_open(&self) -> bool {
@@ -212,8 +298,4 @@ fn closed(input: &Input<'_>, name: &str, rollout: Option<&Rollout>) -> Vec<Held>
 fn full(usage: &Usage, allowed: u32, out_of_service: bool, scope: &str) -> Result<(), Held> {
     let used = if out_of_service { usage.open } else { usage.unavailable };
     if used < allowed { Ok(()) } else { Err(Held::Unavailable { scope: scope.to_owned(), used, allowed }) }
-}
-
-fn rack(machine: &Machine) -> Option<(&str, &str)> {
-    machine.place.rack.as_deref().map(|rack| (machine.place.site.as_deref().unwrap_or_default(), rack))
 }

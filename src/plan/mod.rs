@@ -19,6 +19,7 @@ mod power;
 pub mod reimage;
 mod render;
 mod waits;
+mod waves;
 mod windows;
 mod wish;
 
@@ -126,6 +127,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     for case in &cases {
         groups.count(case);
     }
+    groups.counted();
     let mut takers: Vec<&Case<'_>> = cases.iter().filter(|case| case.takes_a_place()).collect();
     takers.sort_by_key(|case| (case.group, &case.machine.place.rack, &case.machine.name));
     let mut machines: BTreeMap<MachineName, MachinePlan> = BTreeMap::new();

@@ -198,8 +198,9 @@ fn wrap(out: &mut String, line: &str) {
 
 fn usage(group: &GroupPlan) -> String {
     let approved = if group.approved_by.is_some() { " (approved)" } else { "" };
+    let wave = group.wave.map(|wave| format!(", wave {} of {}", wave.wave, wave.of)).unwrap_or_default();
     format!(
-        "{} of {} ready, {} of {} unavailable, {} of {} reinstalls{approved}, {}",
+        "{} of {} ready, {} of {} unavailable, {} of {} reinstalls{approved}, {}{wave}",
         group.ready,
         group.total,
         group.unavailable,

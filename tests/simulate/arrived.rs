@@ -113,6 +113,7 @@ fn rightly(world: &World, force: &Pushed, machine: &Machine, body: usize, held: 
         | Held::Window { .. }
         | Held::Frozen { .. }
         | Held::Paused { .. }
+        | Held::Wave { .. }
         | Held::Unlawful { .. } => false,
     }
 }

@@ -204,6 +204,7 @@ fn kind(held: &Held) -> &'static str {
         Held::Window { .. } => "held: outside the windows",
         Held::Frozen { .. } => "held: frozen",
         Held::Paused { .. } => "held: paused",
+        Held::Wave { .. } => "held: wave",
         Held::Unlawful { .. } => "held: unlawful",
     }
 }

@@ -68,6 +68,7 @@ impl Repo {
             max_unavailable_rack: setup.rack_limit.map(Amount::Count),
             max_destructive: Destructive { count: setup.destructive, share: 100 },
             breaker_failures: setup.breaker,
+            ..Budgets::default()
         };
         let slots =
             bodies.iter().enumerate().map(|(number, body)| Slot { body: number, present: true, manifest: manifest(setup, number, body) });
@@ -89,6 +90,8 @@ impl Repo {
             windows: Vec::new(),
             freeze: None,
             paused: false,
+            waves: Vec::new(),
+            soak: Default::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Law 7, read anew: how much at a time, how much in all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Violation;
 use crate::model::{Amount, Budgets, Fleet, Machine, MachineHistory, Plan, Risk, Rollout, Rung, Timestamp, Weekday, Window};
@@ -10,7 +10,6 @@ use crate::plan::Input;
 /// so it never forbids what the planner rightly allows, and never allows more installs at once than the budget says.
 pub(super) fn budgets(plan: &Plan, input: &Input<'_>, found: &mut Vec<Violation>) {
     let mut groups: BTreeMap<&str, Count<'_>> = BTreeMap::new();
-    let mut racks: BTreeMap<(Option<&str>, &str), (u32, u32)> = BTreeMap::new();
     for (name, machine) in &input.fleet.machines {
         let rollout = rollout_of(input.fleet, machine);
         let key = rollout.map_or("default", |rollout| rollout.name.as_str());
@@ -26,14 +25,6 @@ pub(super) fn budgets(plan: &Plan, input: &Input<'_>, found: &mut Vec<Violation>
         count.begins += u32::from(begins);
         count.at_once += u32::from(begins || open);
         count.destroyed += u32::from(begins || open || begun);
-        if let Some(rack) = machine.place.rack.as_deref() {
-            let rack = racks.entry((machine.place.site.as_deref(), rack)).or_default();
-            rack.0 += 1;
-            rack.1 += u32::from(begins || open);
-            if begins && let Some(limit) = count.budgets.max_unavailable_rack {
-                count.racks.push((machine.place.site.as_deref(), machine.place.rack.as_deref().unwrap_or_default(), limit));
-            }
-        }
     }
     let over = |what: String| Violation { machine: None, law: 7, what };
     let destroyed: u32 = groups.values().map(|count| count.destroyed).sum();
@@ -47,12 +38,6 @@ pub(super) fn budgets(plan: &Plan, input: &Input<'_>, found: &mut Vec<Violation>
         if count.destroyed > allowed && destroyed > approved {
             found.push(over(format!("the commit would reinstall {} of {name}, {allowed} are allowed", count.destroyed)));
         }
-        for (site, rack, limit) in &count.racks {
-            let (total, at_once) = racks.get(&(*site, *rack)).copied().unwrap_or_default();
-            if at_once > limit.of(total) {
-                found.push(over(format!("{at_once} in rack {rack} would be installed at once, {} are allowed", limit.of(total))));
-            }
-        }
         for earlier in count.after.iter().flat_map(|rollout| &rollout.after) {
             let busy = input.fleet.machines.values().any(|machine| {
                 let history = input.history.machines.get(&machine.name);
@@ -62,6 +47,47 @@ pub(super) fn budgets(plan: &Plan, input: &Input<'_>, found: &mut Vec<Violation>
             if busy {
                 found.push(over(format!("{name} begins before {earlier} has ended")));
             }
+        }
+    }
+}
+
+/// Machines that fail together: a rack, or all with one value of a label.
+#[derive(Default)]
+struct Domain {
+    total: u32,
+    away: u32,
+    begins: bool,
+    limits: Vec<Amount>,
+}
+
+/// The same for racks and values of labels, in each of which the strictest of its machines' groups counts for all.
+pub(super) fn domains(plan: &Plan, input: &Input<'_>, found: &mut Vec<Violation>) {
+    let fleet = input.fleet;
+    let all = fleet.rollouts.values().map(|rollout| &rollout.budgets).chain([&fleet.settings.budgets]);
+    let labels: BTreeSet<&str> = all.flat_map(|own| &own.max_unavailable_per).map(|per| per.label.as_str()).collect();
+    let mut domains: BTreeMap<(&str, String), Domain> = BTreeMap::new();
+    for (name, machine) in &fleet.machines {
+        let budgets = rollout_of(fleet, machine).map_or(&fleet.settings.budgets, |own| &own.budgets);
+        let begins = plan.machines.get(name).is_some_and(|part| part.steps.iter().any(|step| step.risk() == Risk::Destructive));
+        let open = input.history.machines.get(name).and_then(MachineHistory::open_attempt).is_some();
+        let rack = machine.place.rack.as_ref().map(|rack| format!("{rack} {}", machine.place.site.as_deref().unwrap_or_default()));
+        let mut places = Vec::from_iter(rack.map(|rack| (("rack", rack), budgets.max_unavailable_rack)));
+        for label in &labels {
+            let limit = budgets.max_unavailable_per.iter().find(|per| per.label == *label).map(|per| per.most);
+            places.extend(machine.labels.get(*label).map(|value| ((*label, format!("={value}")), limit)));
+        }
+        for (place, limit) in places {
+            let domain = domains.entry(place).or_default();
+            domain.total += 1;
+            domain.away += u32::from(begins || open);
+            domain.begins |= begins;
+            domain.limits.extend(limit);
+        }
+    }
+    for ((kind, which), domain) in domains.iter().filter(|(_, domain)| domain.begins) {
+        if let Some(allowed) = domain.limits.iter().map(|limit| limit.of(domain.total)).min().filter(|allowed| domain.away > *allowed) {
+            let what = format!("{} of {kind} {which} would be installed at once, {allowed} are allowed", domain.away);
+            found.push(Violation { machine: None, law: 7, what });
         }
     }
 }
@@ -109,12 +135,11 @@ struct Count<'a> {
     begins: u32,
     at_once: u32,
     destroyed: u32,
-    racks: Vec<(Option<&'a str>, &'a str, Amount)>,
 }
 
 impl<'a> Count<'a> {
     fn of(budgets: &'a Budgets, after: Option<&'a Rollout>) -> Self {
-        Self { budgets, after, total: 0, begins: 0, at_once: 0, destroyed: 0, racks: Vec::new() }
+        Self { budgets, after, total: 0, begins: 0, at_once: 0, destroyed: 0 }
     }
 }
 

@@ -33,6 +33,14 @@ fn keeps_its_disk(machine: &Machine, history: &MachineHistory) -> bool {
     written.into_iter().any(|disk| (serial.is_some() && serial == lower(&disk.serial)) || (wwn.is_some() && wwn == lower(&disk.wwn)))
 }
 
+/// Whether the journal knows the machine exactly as its manifest states it.
+pub(super) fn same_hardware(machine: &Machine, history: &MachineHistory) -> bool {
+    let (mut own, mut known) = (stated(machine), history.hardware.clone());
+    own.sort_unstable();
+    known.sort_unstable();
+    own == known
+}
+
 /// How two descriptions of hardware stand to each other.
 #[derive(Default)]
 struct Likeness {
@@ -164,9 +172,6 @@ impl Reader<'_, '_> {
 
     /// What is about to be installed is the machine that the journal speaks of.
     pub(super) fn own_history(&mut self, machine: &Machine, history: &MachineHistory) {
-        let (mut own, mut known) = (stated(machine), history.hardware.clone());
-        own.sort_unstable();
-        known.sort_unstable();
-        self.require(own == known, 4, "the journal knows its name with other hardware");
+        self.require(same_hardware(machine, history), 4, "the journal knows its name with other hardware");
     }
 }

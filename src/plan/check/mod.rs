@@ -4,6 +4,7 @@
 mod brake;
 mod budgets;
 mod hardware;
+mod waves;
 
 use std::{cell::OnceCell, collections::BTreeMap, fmt};
 
@@ -68,6 +69,8 @@ pub fn check(plan: &Plan, input: &Input<'_>) -> Vec<Violation> {
         }
     }
     budgets::budgets(plan, input, &mut found);
+    budgets::domains(plan, input, &mut found);
+    waves::waves(plan, input, &mut found);
     found
 }
 
