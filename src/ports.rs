@@ -256,13 +256,6 @@ pub trait BrakeLever: Send + Sync {
     fn position(&self) -> Brake;
 }
 
-/// No brake, for whoever has no folder to keep it in.
-impl BrakeLever for () {
-    fn position(&self) -> Brake {
-        Brake::default()
-    }
-}
-
 /// Time, so that it can be an argument everywhere else.
 pub trait Clock: Send + Sync {
     /// The time now.

@@ -107,7 +107,8 @@ fn a_torn_write_ahead_log_is_not_taken_for_a_shorter_history() {
     let log = folder.path().join("journal.sqlite-wal");
     let whole = std::fs::read(&log).unwrap();
     let open = || SqliteJournal::open(&path, "the test");
-    let damage: [(&str, &dyn Fn(&mut Vec<u8>)); 3] = [
+    type Damage<'a> = (&'a str, &'a dyn Fn(&mut Vec<u8>));
+    let damage: [Damage<'_>; 3] = [
         ("a bit", &|bytes| {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 4;

@@ -271,7 +271,7 @@ mod tests {
 
     async fn actors(journal: Arc<dyn Journal>, bmc: &Arc<Slow>, limit: Duration) -> Actors {
         let ports = Ports { bmc: bmc.clone(), ..testing::ports() };
-        let live = Live::open(journal, Arc::new(()), ports.clock.clone(), limit).await.unwrap();
+        let live = Live::open(journal, Arc::new(testing::Lever::default()), ports.clock.clone(), limit).await.unwrap();
         live.ledger.adopt(id(1), Vec::new()).await.unwrap();
         live.brake().planned_under(Brake::default());
         Actors::new(live, ports, 1)

@@ -272,7 +272,7 @@ mod tests {
     async fn an_order_whose_end_is_not_known_counts_for_as_long_as_one_may_take() {
         let journal = Arc::new(SqliteJournal::in_memory().unwrap());
         let clock = Arc::new(Stands::default());
-        let live = Live::open(journal, Arc::new(()), clock.clone(), LIMIT).await.unwrap();
+        let live = Live::open(journal, Arc::new(Lever::default()), clock.clone(), LIMIT).await.unwrap();
         live.ledger.adopt(COMMIT, Vec::new()).await.unwrap();
         live.ledger.want(COMMIT, [attempt()].into());
         live.brake().planned_under(Brake::default());

@@ -281,7 +281,7 @@ pub fn ports() -> Ports {
 }
 
 pub async fn live(journal: Arc<dyn Journal>) -> Arc<Live> {
-    Live::open(journal, Arc::new(()), Arc::new(Stands::default()), LIMIT).await.unwrap()
+    Live::open(journal, Arc::new(Lever::default()), Arc::new(Stands::default()), LIMIT).await.unwrap()
 }
 
 pub async fn empty() -> Arc<Live> {

@@ -67,8 +67,10 @@ pub enum OpenError {
     },
     /// It is whole, and an earlier state of itself.
     #[error(
-        "the journal {} ends at record {last} or goes on otherwise after it, but its controller had written record {acknowledged}          (so says {}): it was put back to an earlier state, by a copy or because its -wal file was removed. What was installed since \
-         would be installed again. Put the newest journal back with `rackwright journal restore FILE`, which holds all machines until          you have looked. Where there is none: `rackwright hold --all`, remove {}, start, and read `rackwright plan --config`",
+        "the journal {} ends at record {last} or goes on otherwise after it, but its controller had written record {acknowledged} \
+         (so says {}): it was put back to an earlier state, by a copy or because its -wal file was removed. What was installed since \
+         would be installed again. Put the newest journal back with `rackwright journal restore FILE`, which holds all machines until \
+         you have looked. Where there is none: `rackwright hold --all`, remove {}, start, and read `rackwright plan --config`",
         path.display(), mark.display(), mark.display()
     )]
     Behind {
@@ -83,7 +85,8 @@ pub enum OpenError {
     },
     /// It is a backup that was copied into its place.
     #[error(
-        "the journal {} is a backup of {made}, copied into its place. What was installed since would be installed again: put it there with          `rackwright journal restore FILE`, which holds all machines until you have looked",
+        "the journal {} is a backup of {made}, copied into its place. What was installed since would be installed again: put it there with \
+         `rackwright journal restore FILE`, which holds all machines until you have looked",
         path.display()
     )]
     Backup {

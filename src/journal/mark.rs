@@ -30,6 +30,7 @@ impl Mark {
         if end.0 == 0 {
             // A new journal where there was one. The engine looks for that too, in notes and in the clone, which may be gone as well.
             if before.is_some() {
+                tracing::warn!(journal = %journal.display(), mark = %mark.path.display(), "the journal is new, and there was another before: nothing is installed on claim");
                 schema::after_a_loss(connection).map_err(|source| OpenError::of(journal, source))?;
             }
         } else {

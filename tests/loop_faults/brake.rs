@@ -78,9 +78,7 @@ async fn a_hold_stops_a_rollout_survives_a_restart_and_lets_it_go_on() {
     assert!(said.starts_with("all machines held by night-shift since ") && said.ends_with("The controller has taken notice.\n"), "{said}");
     let stands = |status: &Status| {
         let held = |name: &&str| is(status, name, State::Stalled, "OnHold") || is(status, name, State::Ready, "OnHold");
-        status.brake.holds.len() == 2
-            && NAMES.iter().all(|name| held(name))
-            && status.machines.values().all(|machine| machine.rung.is_none())
+        status.brake.holds.len() == 2 && NAMES.iter().all(held) && status.machines.values().all(|machine| machine.rung.is_none())
     };
     let status = lab.until("what writes is let finish, and nothing else goes on", stands).await;
     let done = NAMES.iter().filter(|name| wrote(&status, name)).count();
@@ -97,16 +95,7 @@ async fn a_hold_stops_a_rollout_survives_a_restart_and_lets_it_go_on() {
     }
     assert_eq!(begun(&lab), before, "nothing was begun");
     assert_eq!(NAMES.iter().map(|name| lab.installs(name)).sum::<u64>(), done as u64);
-    let (_, listed) = rackwright(&config, &["hold"]).await;
-    assert!(
-        listed.starts_with("d held by night-shift since ") && listed.contains(": lid is open\nall machines held by night-shift"),
-        "{listed}"
-    );
-    let (code, said) = rackwright(&config, &["unhold", "a"]).await;
-    assert!(code == Some(1) && said.contains("a has no hold of its own; what is held:\n  d held by"), "{said}");
-    let (code, said) = rackwright(&config, &["hold", "e"]).await;
-    assert!(code == Some(1) && said.contains("the fleet has no machine of that name now"), "{said}");
-    assert_eq!(rackwright(&config, &["unhold", "e"]).await.0, Some(0));
+    what_is_said_of_holds(&config).await;
 
     fs::rename(&away, &fleet).unwrap();
     let (_, said) = rackwright(&config, &["unhold", "--all"]).await;
@@ -116,12 +105,28 @@ async fn a_hold_stops_a_rollout_survives_a_restart_and_lets_it_go_on() {
     let note = lab.note(&two, "Hold: d held by night-shift since ").await;
     assert!(note.contains("\nStalled     d: d held by night-shift since "), "{note}");
     assert_eq!(NAMES.map(|name| lab.installs(name)), [1, 1, 1, 0]);
-    // What can't be read holds everything.
+    what_cannot_be_read_holds_everything(&lab).await;
+    lab.until("the last one, too", ready(&two)).await;
+    assert_eq!(NAMES.map(|name| lab.installs(name)), [1; 4]);
+    lab.simulator.stop().await;
+}
+
+async fn what_is_said_of_holds(config: &Path) {
+    let (_, listed) = rackwright(config, &["hold"]).await;
+    assert!(
+        listed.starts_with("d held by night-shift since ") && listed.contains(": lid is open\nall machines held by night-shift"),
+        "{listed}"
+    );
+    let (code, said) = rackwright(config, &["unhold", "a"]).await;
+    assert!(code == Some(1) && said.contains("a has no hold of its own; what is held:\n  d held by"), "{said}");
+    let (code, said) = rackwright(config, &["hold", "e"]).await;
+    assert!(code == Some(1) && said.contains("the fleet has no machine of that name now"), "{said}");
+    assert_eq!(rackwright(config, &["unhold", "e"]).await.0, Some(0));
+}
+
+async fn what_cannot_be_read_holds_everything(lab: &Lab) {
     fs::write(lab.path("state/hold.json"), "{}").unwrap();
     let status = lab.until("nobody knows what is held", |status| status.brake.unreadable.is_some()).await;
     assert!(status.state == State::Stalled && status.brake.unreadable.as_ref().unwrap().contains("missing field `version`"), "{status:?}");
     fs::remove_file(lab.path("state/hold.json")).unwrap();
-    lab.until("the last one, too", ready(&two)).await;
-    assert_eq!(NAMES.map(|name| lab.installs(name)), [1; 4]);
-    lab.simulator.stop().await;
 }
