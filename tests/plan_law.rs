@@ -436,7 +436,14 @@ impl Watched {
         }
         if step.risk() >= Risk::Settings {
             let Brake { holds, unreadable } = &self.world.brake;
-            let stops = |scope: &HoldScope| !matches!(scope, HoldScope::Machine(name) if *name != step.machine);
+            let labels = &machine.unwrap().labels;
+            let fits = |rollout: &&Rollout| rollout.selector.iter().all(|(key, value)| labels.get(key) == Some(value));
+            let group = self.world.fleet.rollouts.values().find(fits).map_or("default", |rollout| rollout.name.as_str());
+            let stops = |scope: &HoldScope| match scope {
+                HoldScope::All => true,
+                HoldScope::Machine(name) => *name == step.machine,
+                HoldScope::Group(name) => name.as_str() == group,
+            };
             assert!(unreadable.is_none() && !holds.iter().any(|hold| stops(&hold.scope)), "it is on hold (law 12): {step:?}");
         }
         if step.risk() >= Risk::Disruptive {
