@@ -11,6 +11,7 @@
 mod approval;
 mod check;
 mod deadlines;
+mod estimate;
 mod groups;
 mod identity;
 mod machine;
@@ -102,6 +103,11 @@ impl Case<'_> {
         matches!(self.standing, None | Some(Standing::Changed | Standing::Renamed(_)))
     }
 
+    /// Whether an install of it is on its way or wanted, as far as a plan can tell.
+    fn has_to_be_installed(&self) -> bool {
+        self.open || (self.wish.reason().is_some() && !self.machine.suspend)
+    }
+
     /// Whether it keeps later groups waiting.
     fn unfinished(&self) -> bool {
         if self.machine.install.is_none() || (self.machine.suspend && !self.open) {
@@ -121,6 +127,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         groups.count(case);
     }
     groups.counted();
+    let estimate = groups.estimate();
     let mut takers: Vec<&Case<'_>> = cases.iter().filter(|case| case.takes_a_place()).collect();
     takers.sort_by_key(|case| (case.group, &case.machine.place.rack, &case.machine.name));
     let mut placed: BTreeMap<&MachineName, MachinePlan> =
@@ -131,7 +138,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     });
     let left = names.gone.iter().map(|(name, history)| ((*name).clone(), machine::left(input, &names, name, history)));
     let machines = stay.chain(left).collect();
-    Plan { commit: input.commit.clone(), at: input.now, machines, problems: input.problems.to_vec(), groups: groups.report() }
+    Plan { commit: input.commit.clone(), at: input.now, machines, problems: input.problems.to_vec(), groups: groups.report(), estimate }
 }
 
 /// The history of a fleet of which every machine is claimed and holds what it should: the ground for comparing two commits without
