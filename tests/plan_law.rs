@@ -209,12 +209,7 @@ impl Watched {
                 self.world.commit("window");
                 self.world.fleet.settings.windows = at_times(*on);
             }
-            Op::Approve(count) => {
-                self.world.commit("approve");
-                self.world.fleet.settings.approvers = vec!["anna@example.org".to_owned()];
-                self.world.commit.approvals =
-                    approve(if *count == 5 { "mallory@example.org" } else { "anna@example.org" }, &format!("destroy={count}"));
-            }
+            Op::Approve(count) => self.approve(*count),
             Op::Iron(which, what) => self.iron(*which, *what),
             Op::Reach(which, rung) => {
                 let open = self.world.open(&self.names[*which]).is_some_and(|attempt| attempt.reached(Rung::PowerSeen).is_some());
@@ -253,6 +248,13 @@ impl Watched {
             self.world.iron.remove(&self.names[which]);
             self.world.add(new);
         }
+    }
+
+    fn approve(&mut self, count: u32) {
+        self.world.commit("approve");
+        self.world.fleet.settings.approvers = vec!["anna@example.org".to_owned()];
+        let by = if count == 5 { "mallory@example.org" } else { "anna@example.org" };
+        self.world.commit.approvals = approve(by, &format!("destroy={count}"));
     }
 
     fn rollout(&mut self, policy: Option<&Policy>) {

@@ -345,10 +345,12 @@ impl MachineHistory {
 
     fn saw(&mut self, at: Timestamp, id: &AttemptId, evidence: &Evidence) {
         let Some(attempt) = self.attempt_mut(id) else { return };
+        // A word that comes again says nothing new of the disk.
+        let written = attempt.reached(Rung::Written).is_some();
         attempt.evidence.push((at, evidence.clone()));
         let generation = attempt.generation;
         match evidence.rung() {
-            Rung::Writing => self.installed = None,
+            Rung::Writing if !written => self.installed = None,
             Rung::Written => self.installed = Some(generation),
             _ => {}
         }

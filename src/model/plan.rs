@@ -21,6 +21,45 @@ pub struct Plan {
     pub problems: Vec<Problem>,
     /// Groups, with what their budgets allow and use.
     pub groups: Vec<GroupPlan>,
+    /// How long the reinstalls may take, if the journal knows of any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<Estimate>,
+}
+
+/// How long the reinstalls of a plan may take, from the journal's own history: if none fails and no window, hold or approval is waited for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Estimate {
+    /// Machines whose last finished install it rests on.
+    pub installs: u32,
+    /// The quickest of these.
+    pub quickest: SignedDuration,
+    /// Their median.
+    pub median: SignedDuration,
+    /// The slowest of these.
+    pub slowest: SignedDuration,
+    /// What is still to be done.
+    pub waves: Vec<WaveTime>,
+    /// Until the last machine is done; groups that do not wait for each other go on side by side.
+    pub in_all: SignedDuration,
+}
+
+/// How long one wave may take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaveTime {
+    /// The group.
+    pub group: String,
+    /// The wave, from 1.
+    pub wave: u32,
+    /// How many the group has.
+    pub of: u32,
+    /// Machines that it still has to do.
+    pub machines: u32,
+    /// For these.
+    pub lasts: SignedDuration,
+    /// Until the next wave begins; zero if none does.
+    pub soaks: SignedDuration,
 }
 
 impl Plan {
@@ -121,7 +160,7 @@ pub struct GroupPlan {
     pub approved_by: Option<String>,
     /// Failures under this commit.
     pub failures: u32,
-    /// Where it stands, if its rollout has waves.
+    /// Where it stands, if its rollout has waves and this commit began one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wave: Option<WavePlan>,
 }

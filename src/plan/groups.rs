@@ -22,10 +22,11 @@ use std::{
 use super::{
     Case, Input,
     approval::Approved,
+    estimate::{self, Load},
     waves::{Waves, first_attempt},
     windows,
 };
-use crate::model::{Amount, Budgets, Fleet, Freeze, GroupPlan, Held, Machine, Rollout, RolloutName};
+use crate::model::{Amount, Budgets, Estimate, Fleet, Freeze, GroupPlan, Held, Machine, Rollout, RolloutName, SignedDuration};
 
 /// The groups of a fleet and its failure domains, with what is used.
 pub(super) struct Groups<'a> {
@@ -57,6 +58,10 @@ struct Group<'a> {
     /// Reinstalls that this commit asks for.
     wanted: u32,
     failures: u32,
+    /// Machines to install that this commit has not begun.
+    new: u32,
+    /// How long the last install of each of its machines took.
+    took: Vec<SignedDuration>,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -134,6 +139,8 @@ impl<'a> Groups<'a> {
             unfinished: 0,
             wanted: 0,
             failures: 0,
+            new: 0,
+            took: Vec::new(),
         };
         let rollouts = fleet.rollouts.values().map(|rollout| group(rollout.name.as_str(), Some(rollout), &rollout.budgets));
         let all = rollouts.chain([group("default", None, &fleet.settings.budgets)]).collect();
@@ -158,6 +165,8 @@ impl<'a> Groups<'a> {
         self.wanted += u32::from(case.wanted_by_commit);
         let group = &mut self.all[case.group];
         group.waves.count(case, self.input.commit.id);
+        group.new += u32::from(case.has_to_be_installed() && first_attempt(case, self.input.commit.id).is_none());
+        group.took.extend(case.history.and_then(estimate::took));
         group.ready += u32::from(case.ready());
         group.unfinished += u32::from(case.unfinished());
         group.wanted += u32::from(case.wanted_by_commit);
@@ -174,6 +183,21 @@ impl<'a> Groups<'a> {
     /// All machines are counted.
     pub(super) fn counted(&mut self) {
         self.all.iter_mut().for_each(|group| group.waves.counted(group.usage.total, group.wanted, group.budgets));
+    }
+
+    /// How long it may all take. To be asked before places are taken.
+    pub(super) fn estimate(&self) -> Option<Estimate> {
+        let load = |group: &Group<'a>| Load {
+            name: group.name,
+            after: group.after,
+            waves: group.waves.left(group.new),
+            of: group.waves.number(),
+            at_once: group.budgets.max_unavailable.of(group.usage.total),
+            soak: group.waves.soak(),
+        };
+        let loads: Vec<Load<'_>> = self.all.iter().map(load).collect();
+        let took = self.all.iter().map(|group| (group.name, group.took.clone())).collect();
+        loads.iter().any(|load| !load.waves.is_empty()).then(|| estimate::estimate(&loads, &took))?
     }
 
     /// What stands against beginning anything disruptive in this group: windows, freezes, a pause.

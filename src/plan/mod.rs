@@ -11,6 +11,7 @@
 mod approval;
 mod check;
 mod deadlines;
+mod estimate;
 mod groups;
 mod identity;
 mod machine;
@@ -106,6 +107,11 @@ impl Case<'_> {
         matches!(self.standing, None | Some(Standing::Changed | Standing::Renamed(_)))
     }
 
+    /// Whether an install of it is on its way or wanted, as far as a plan can tell.
+    fn has_to_be_installed(&self) -> bool {
+        self.open || (self.wish.reason().is_some() && !self.machine.suspend)
+    }
+
     /// Whether it keeps later groups waiting.
     fn unfinished(&self) -> bool {
         if self.open {
@@ -128,6 +134,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         groups.count(case);
     }
     groups.counted();
+    let estimate = groups.estimate();
     let mut takers: Vec<&Case<'_>> = cases.iter().filter(|case| case.takes_a_place()).collect();
     takers.sort_by_key(|case| (case.group, &case.machine.place.rack, &case.machine.name));
     let mut machines: BTreeMap<MachineName, MachinePlan> = BTreeMap::new();
@@ -141,7 +148,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     }
     machines.extend(takers.into_iter().map(|case| (case.machine.name.clone(), machine::plan(input, &mut groups, case))));
     machines.extend(names.gone.iter().map(|(name, history)| ((*name).clone(), machine::left(input, &names, name, history))));
-    Plan { commit: input.commit.clone(), at: input.now, machines, problems: input.problems.to_vec(), groups: groups.report() }
+    Plan { commit: input.commit.clone(), at: input.now, machines, problems: input.problems.to_vec(), groups: groups.report(), estimate }
 }
 
 fn fails(step: &Step) -> bool {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use crate::model::{Action, GroupPlan, Held, MachinePlan, Plan, Reimaging, Severity, Unknown, Waiting};
+use crate::model::{Action, Estimate, GroupPlan, Held, MachinePlan, Plan, Reimaging, Severity, SignedDuration, Unknown, Waiting};
 
 /// Widest line of [`render_text`]; a single longer word is not broken.
 const COLUMNS: usize = 100;
@@ -100,6 +100,12 @@ pub fn render_text(plan: &Plan) -> String {
             let _ = writeln!(out, "  {:width$}  {}", group.name, usage(group));
         }
     }
+    if let Some(estimate) = &plan.estimate {
+        out += "\nTime\n";
+        for line in times(estimate) {
+            let _ = writeln!(out, "  {line}");
+        }
+    }
     if !plan.problems.is_empty() {
         let _ = writeln!(out, "\n{}", problems(plan));
     }
@@ -136,6 +142,12 @@ pub fn render_markdown(plan: &Plan) -> String {
         out += "| group | use of its budgets |\n|---|---|\n";
         for group in &plan.groups {
             let _ = writeln!(out, "| {} | {} |", group.name, cell(&usage(group)));
+        }
+        out.push('\n');
+    }
+    if let Some(estimate) = &plan.estimate {
+        for line in times(estimate) {
+            let _ = writeln!(out, "- {}", cell(&line));
         }
         out.push('\n');
     }
@@ -209,6 +221,32 @@ fn usage(group: &GroupPlan) -> String {
         group.destructive_allowed,
         counted(group.failures, "failure")
     )
+}
+
+/// Line by line, what is left and how long it may take, and what that rests on.
+fn times(estimate: &Estimate) -> Vec<String> {
+    let width = estimate.waves.iter().map(|wave| wave.group.len()).max().unwrap_or(0);
+    let mut lines = Vec::new();
+    for wave in &estimate.waves {
+        let which = if wave.of > 1 { format!("wave {} of {}: ", wave.wave, wave.of) } else { String::new() };
+        let soak = if wave.soaks.is_zero() { String::new() } else { format!(", and {:#} of soak", rounded(wave.soaks)) };
+        lines.push(format!("{:width$}  {which}{}, {:#}{soak}", wave.group, counted(wave.machines, "machine"), rounded(wave.lasts)));
+    }
+    lines.push(format!("about {:#} in all, if nothing fails and no window, hold or approval is waited for", rounded(estimate.in_all)));
+    let few = if estimate.installs < FEW { "; a guess from so few" } else { "" };
+    let (median, quickest, slowest) = (rounded(estimate.median), rounded(estimate.quickest), rounded(estimate.slowest));
+    let from = counted(estimate.installs, "machine");
+    lines.push(format!("an install took {median:#} (median of {from}, {quickest:#} to {slowest:#}){few}"));
+    lines
+}
+
+/// From fewer installs than this an estimate is a guess, and says so.
+const FEW: u32 = 5;
+
+/// To seconds below two minutes, to minutes above.
+fn rounded(time: SignedDuration) -> SignedDuration {
+    let seconds = time.as_secs();
+    SignedDuration::from_secs(if seconds < 120 { seconds } else { seconds.saturating_add(30) / 60 * 60 })
 }
 
 fn problems(plan: &Plan) -> String {

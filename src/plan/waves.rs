@@ -8,7 +8,7 @@
 //! begins when the last of them has been healthy for the soak time.
 
 use super::{Case, wish::Wish};
-use crate::model::{Amount, Attempt, AttemptEnd, Budgets, CommitId, Held, Rollout, Timestamp, WavePlan};
+use crate::model::{Amount, Attempt, AttemptEnd, Budgets, CommitId, Held, Rollout, SignedDuration, Timestamp, WavePlan};
 
 /// The share of a wave at whose failure the breaker opens where waves are stated and no share is: one of one, five of ten.
 const SHARE: u8 = 50;
@@ -127,9 +127,34 @@ impl<'a> Waves<'a> {
         None
     }
 
+    /// How many machines each wave still has to do, of those that it began and of `new` ones; waves from 1, without those that have none.
+    pub(super) fn left(&self, new: u32) -> Vec<(u32, u32)> {
+        let begun = self.begun.len() as u32;
+        let mut from = 0;
+        let mut left = Vec::new();
+        for (wave, bound) in self.bounds.iter().enumerate() {
+            // The last wave has no bound: a machine may have been begun and have left the group.
+            let to = if wave + 1 == self.bounds.len() { u32::MAX } else { *bound };
+            let unsettled = self.begun.iter().skip(from as usize).take((to - from) as usize).filter(|begun| !begun.settled).count() as u32;
+            let fresh = to.min(begun.saturating_add(new)).saturating_sub(from.max(begun));
+            left.push((wave as u32 + 1, unsettled + fresh));
+            from = to;
+        }
+        left.retain(|(_, machines)| *machines > 0);
+        left
+    }
+
+    pub(super) fn number(&self) -> u32 {
+        self.bounds.len() as u32
+    }
+
+    pub(super) fn soak(&self) -> SignedDuration {
+        self.rollout.map_or(SignedDuration::ZERO, |rollout| rollout.soak)
+    }
+
     /// Where the group stands, for people.
     pub(super) fn report(&self) -> Option<WavePlan> {
-        self.rollout.filter(|rollout| !rollout.waves.is_empty())?;
+        self.rollout.filter(|rollout| !rollout.waves.is_empty() && !self.begun.is_empty())?;
         let wave = self.wave(self.begun.len().saturating_sub(1));
         Some(WavePlan { wave: wave as u32 + 1, of: self.bounds.len() as u32, begun: self.begun.len() as u32 })
     }

@@ -120,7 +120,7 @@ fn in_window(window: &Window, now: Timestamp) -> bool {
 
 /// How many machines the commit in force may reinstall by its own trailers; 0 without any that counts.
 fn approved(input: &Input<'_>) -> u32 {
-    let listed = |by: &str| input.fleet.settings.approvers.iter().any(|own| own.to_ascii_lowercase() == by.to_ascii_lowercase());
+    let listed = |by: &str| input.fleet.settings.approvers.iter().any(|own| own.eq_ignore_ascii_case(by));
     let counts = input.commit.approvals.iter().filter(|approval| listed(&approval.by)).filter_map(|approval| {
         let (what, count) = approval.text.split_once('=')?;
         (what == "destroy" && !count.starts_with('+')).then(|| count.parse::<u32>().ok())?
