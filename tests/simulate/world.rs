@@ -252,7 +252,8 @@ impl World {
     fn person(&mut self) -> bool {
         let bystander = &self.site.bystander;
         let stands = |number: &usize| {
-            let halted = matches!(&self.site.bodies[*number].runs, Runs::Agent(agent) if agent.stage == crate::metal::Stage::Halted);
+            let halted =
+                matches!(&self.site.bodies[*number].runs, Runs::Agent(agent) if agent.hung || agent.stage == crate::metal::Stage::Halted);
             halted && bystander.is_forgotten(*number) && !bystander.is_open(*number)
         };
         let Some(body) = (0..self.site.bodies.len()).find(stands) else { return false };
