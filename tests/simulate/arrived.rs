@@ -50,7 +50,7 @@ fn stuck(world: &World, force: &Pushed, machine: &Machine) -> Option<String> {
     }
     let part = world.plan_of(name)?;
     // Observed only; or seen through the BMC of another machine, which is shown.
-    if machine.suspend || (is_wrong(machine, stands, body) && !part.drift.is_empty()) {
+    if machine.suspend || world.site.bystander.confused.contains(&body) || (is_wrong(machine, stands, body) && !part.drift.is_empty()) {
         return None;
     }
     if part.held.iter().any(|held| rightly(world, force, machine, body, held)) {
@@ -89,7 +89,8 @@ fn rightly(world: &World, force: &Pushed, machine: &Machine, body: usize, held: 
         Held::JournalLost => world.site.bystander.lost,
         Held::Breaker { failures, .. } => {
             // Of machines that nobody can tell apart it is not known whether they failed.
-            let unclear = |part: &MachinePlan| part.held.iter().any(|held| matches!(held, Held::Unclear { .. }));
+            let unclear =
+                |part: &MachinePlan| part.held.iter().any(|held| matches!(held, Held::Unclear { .. } | Held::IdentityMismatch { .. }));
             if force.fleet.machines.keys().filter_map(|name| world.plan_of(name)).any(unclear) {
                 return true;
             }

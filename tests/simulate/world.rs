@@ -99,7 +99,10 @@ impl World {
             Event::Rival => self.rival(),
             Event::Zombie => self.wake_zombie(),
             Event::Stale => self.stale = true,
-            Event::DiskFull(full) => self.site.journal.full = *full,
+            Event::DiskFull(full) => {
+                self.site.journal.full = *full;
+                self.site.bystander.was_full |= *full;
+            }
             Event::Lost => self.lose(),
             Event::Again(which) => self.again(usize::from(*which)),
         }
