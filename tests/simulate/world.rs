@@ -76,7 +76,9 @@ impl World {
             }
             Event::Wait(seconds) => {
                 let step = (seconds / 10).max(HEARTBEAT);
-                (0..seconds.div_ceil(step)).for_each(|_| drop(self.round(u64::from(step.min(*seconds)))));
+                for _ in 0..seconds.div_ceil(step) {
+                    self.round(u64::from(step.min(*seconds)));
+                }
             }
             Event::Commit(edits, form) => {
                 if matches!(form, Form::LetThrough(_)) {
