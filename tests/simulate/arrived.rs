@@ -14,7 +14,10 @@ pub fn check(world: &mut World) {
     let refused = !newest.problems.is_empty() && !newest.let_through;
     let Some(force) = world.force() else {
         // Started on a malformed commit, with nothing before it: nothing can be done.
-        return if refused { () } else { world.site.breaks(0, "no commit is in force".to_owned()) };
+        if !refused {
+            world.site.breaks(0, "no commit is in force".to_owned());
+        }
+        return;
     };
     let found: Vec<String> = force.fleet.machines.values().filter_map(|machine| stuck(world, force, machine)).collect();
     let taken = newest.commit.id == force.commit.id || refused;
@@ -50,7 +53,7 @@ fn stuck(world: &World, force: &Pushed, machine: &Machine) -> Option<String> {
     }
     let part = world.plan_of(name)?;
     // Observed only; or seen through the BMC of another machine, which is shown.
-    if machine.suspend || (is_wrong(machine, stands, body) && !part.drift.is_empty()) {
+    if machine.suspend || world.site.bystander.confused.contains(&body) || (is_wrong(machine, stands, body) && !part.drift.is_empty()) {
         return None;
     }
     if part.held.iter().any(|held| rightly(world, force, machine, body, held)) {
@@ -89,7 +92,8 @@ fn rightly(world: &World, force: &Pushed, machine: &Machine, body: usize, held: 
         Held::JournalLost => world.site.bystander.lost,
         Held::Breaker { failures, .. } => {
             // Of machines that nobody can tell apart it is not known whether they failed.
-            let unclear = |part: &MachinePlan| part.held.iter().any(|held| matches!(held, Held::Unclear { .. }));
+            let unclear =
+                |part: &MachinePlan| part.held.iter().any(|held| matches!(held, Held::Unclear { .. } | Held::IdentityMismatch { .. }));
             if force.fleet.machines.keys().filter_map(|name| world.plan_of(name)).any(unclear) {
                 return true;
             }
@@ -104,7 +108,9 @@ fn rightly(world: &World, force: &Pushed, machine: &Machine, body: usize, held: 
             let off = force.meant.get(&other.name).is_some_and(|body| world.site.bodies[*body].power == Power::Off);
             let corrected = force.fleet.settings.drift.power == DriftPolicy::Correct && !other.suspend;
             let wrong = force.meant.get(&other.name).is_some_and(|body| is_wrong(other, &world.site.bodies[*body], *body));
-            held || wrong || (off && other.power == PowerIntent::On && !corrected)
+            // The breaker of a group that goes first may be open.
+            let failed = force.meant.get(&other.name).is_some_and(|body| world.site.bystander.failed.contains_key(body));
+            held || wrong || failed || (off && other.power == PowerIntent::On && !corrected)
         }),
         Held::Unclear { .. } => true,
         // None of this is in these histories.

@@ -64,6 +64,10 @@ pub struct Bystander {
     pub released: BTreeSet<usize>,
     /// Machines whose attempt was superseded after their disk was whole: whether they left our agent behind nobody asks any more.
     pub unproven: BTreeSet<usize>,
+    /// Machines that nobody can tell from another by what their manifests state: a MAC alone, and not the same one.
+    pub confused: BTreeSet<usize>,
+    /// The journal could not be written for a while: that a machine had booted may not be in it.
+    pub was_full: bool,
     open: BTreeMap<usize, Open>,
     /// Machines whose last attempt ended before its first byte: they may be brought back to their disk.
     left: BTreeSet<usize>,
@@ -92,7 +96,7 @@ impl Bystander {
 
     /// Whether nobody knows any more that our agent may be in its memory.
     pub fn is_forgotten(&self, body: usize) -> bool {
-        self.lost || self.released.contains(&body) || self.unproven.contains(&body)
+        self.lost || self.was_full || self.released.contains(&body) || self.unproven.contains(&body)
     }
 
     pub fn is_open(&self, body: usize) -> bool {
@@ -112,6 +116,7 @@ impl Bystander {
                 // Where no kind of proof is stated both times, a network card may have been exchanged: it is taken for the same.
                 let comparable = truth.serial && before.serial || truth.uuid && before.uuid;
                 if known != body && !comparable {
+                    self.confused.insert(body);
                     self.holds.extend(self.holds.get(&known).copied().map(|held| (body, held)));
                     return Ok(());
                 }

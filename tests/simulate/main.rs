@@ -62,7 +62,7 @@ fn no_history_breaks_the_law_and_everybody_arrives() {
     if let Some(seed) = number("RACKWRIGHT_SEED") {
         return one(seed);
     }
-    let (seeds, from) = (number("RACKWRIGHT_SEEDS").unwrap_or(150), number("RACKWRIGHT_FROM").unwrap_or(0));
+    let (seeds, from) = (number("RACKWRIGHT_SEEDS").unwrap_or(60), number("RACKWRIGHT_FROM").unwrap_or(0));
     let started = Instant::now();
     let (next, found) = (AtomicU64::new(from), Mutex::new(Found::default()));
     let threads = thread::available_parallelism().map_or(2, usize::from);
@@ -109,7 +109,7 @@ fn work(next: &AtomicU64, end: u64, found: &Mutex<Found>, started: Instant) {
             own.broken.push((seed, text));
             break;
         }
-        if (seed + 1) % 5000 == 0 && env::var_os("RACKWRIGHT_PROGRESS").is_some() {
+        if (seed + 1).is_multiple_of(5000) && env::var_os("RACKWRIGHT_PROGRESS").is_some() {
             let left = (end - seed) as f64 * started.elapsed().as_secs_f64();
             let _ = writeln!(std::io::stderr(), "seed {seed} of {end}, {:.0} s passed ({left:.0})", started.elapsed().as_secs_f64());
         }

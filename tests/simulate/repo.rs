@@ -272,7 +272,7 @@ fn manifest(setup: &Setup, number: usize, body: &Body) -> Machine {
     own.suspend = body.traits.suspended;
     own.place.rack = Some(format!("rack-{}", number % 3));
     if setup.grouped {
-        own.labels.insert("group".to_owned(), if number % 2 == 0 { "first" } else { "second" }.to_owned());
+        own.labels.insert("group".to_owned(), if number.is_multiple_of(2) { "first" } else { "second" }.to_owned());
     }
     own
 }

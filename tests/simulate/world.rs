@@ -76,9 +76,9 @@ impl World {
             }
             Event::Wait(seconds) => {
                 let step = (seconds / 10).max(HEARTBEAT);
-                (0..seconds.div_ceil(step)).for_each(|_| {
+                for _ in 0..seconds.div_ceil(step) {
                     self.round(u64::from(step.min(*seconds)));
-                });
+                }
             }
             Event::Commit(edits, form) => {
                 if matches!(form, Form::LetThrough(_)) {
@@ -101,7 +101,10 @@ impl World {
             Event::Rival => self.rival(),
             Event::Zombie => self.wake_zombie(),
             Event::Stale => self.stale = true,
-            Event::DiskFull(full) => self.site.journal.full = *full,
+            Event::DiskFull(full) => {
+                self.site.journal.full = *full;
+                self.site.bystander.was_full |= *full;
+            }
             Event::Lost => self.lose(),
             Event::Again(which) => self.again(usize::from(*which)),
         }
@@ -254,7 +257,8 @@ impl World {
     fn person(&mut self) -> bool {
         let bystander = &self.site.bystander;
         let stands = |number: &usize| {
-            let halted = matches!(&self.site.bodies[*number].runs, Runs::Agent(agent) if agent.stage == crate::metal::Stage::Halted);
+            let halted =
+                matches!(&self.site.bodies[*number].runs, Runs::Agent(agent) if agent.hung || agent.stage == crate::metal::Stage::Halted);
             halted && bystander.is_forgotten(*number) && !bystander.is_open(*number)
         };
         let Some(body) = (0..self.site.bodies.len()).find(stands) else { return false };
