@@ -201,7 +201,9 @@ mod tests {
     async fn a_journal_that_cannot_be_written_at_the_first_start_is_tried_again() {
         let journal = testing::Full::new();
         journal.refuses.store(true, Ordering::SeqCst);
-        let live = Live::open(journal.clone(), Arc::new(()), Arc::new(testing::Stands::default()), testing::LIMIT).await.unwrap();
+        let live = Live::open(journal.clone(), Arc::new(testing::Lever::default()), Arc::new(testing::Stands::default()), testing::LIMIT)
+            .await
+            .unwrap();
         let (asked, later) = (notes(Some(false), false), live.clone());
         let found = tokio::spawn(async move { find(&later, &asked).await });
         until(|| journal.tries.load(Ordering::SeqCst) > 0).await;

@@ -11,6 +11,7 @@ mod failure;
 mod housekeeping;
 mod known_hosts;
 mod local;
+mod nearby;
 mod notes;
 mod notes_tree;
 mod own_clone;

@@ -15,9 +15,10 @@ use crate::{
 };
 
 use super::{
-    Config, GitError, own_clone, refspec,
+    Config, GitError, nearby, own_clone, refspec,
     remote::{Heads, Session},
     tree::TreeReader,
+    url::Kind,
     watch::Watch,
 };
 
@@ -133,8 +134,12 @@ impl Inner {
         let mut fetched = false;
         let mut remote = session.remote(&self.repository)?;
         let heads = session.list_then_fetch(&mut remote, |heads| {
-            fetched = find(heads, &branch).is_some_and(|tip| Some(tip) != had);
-            if fetched { vec![refspec::fetch_branch(&self.config.branch)] } else { Vec::new() }
+            let tip = find(heads, &branch).filter(|tip| Some(*tip) != had);
+            fetched = tip.is_some();
+            match tip {
+                Some(tip) if had.is_none() || !self.brought(tip, &tracking) => vec![refspec::fetch_branch(&self.config.branch)],
+                Some(_) | None => Vec::new(),
+            }
         })?;
         let listed = find(&heads, &branch).ok_or_else(|| self.no_branch(&heads))?;
         if !fetched {
@@ -144,6 +149,14 @@ impl Inner {
         let tip = self.repository.refname_to_id(&tracking).map_err(|source| GitError::here(&format!("read {tracking}"), source))?;
         tracing::debug!(url = %self.config.url, branch = %self.config.branch, commit = %tip, "fetched");
         Ok(tip)
+    }
+
+    /// Whether `tip` could be had without a conversation. If not, that tells why.
+    fn brought(&self, tip: Oid, tracking: &str) -> bool {
+        let Kind::Local { path } = self.config.url.kind() else { return false };
+        let brought = nearby::bring(path, &self.repository, tip);
+        let noted = brought.and_then(|()| self.repository.reference(tracking, tip, true, "fetch"));
+        noted.inspect_err(|error| tracing::debug!(url = %self.config.url, %tip, %error, "read as from elsewhere")).is_ok()
     }
 
     fn no_branch(&self, heads: &Heads) -> GitError {

@@ -33,11 +33,16 @@ const COUNT_LIMIT: usize = 1_000_000;
 /// Bytes of all files together, each blob counted once.
 const TOTAL_LIMIT: usize = 1 << 30;
 
+/// Files that are there now, and (`None`) that are not there any more.
+type Changes = Vec<(String, Option<FileEntry>)>;
+
 /// Remembers the last tree and the bytes of its blobs.
 #[derive(Default)]
 pub(super) struct TreeReader {
     tree: Option<Oid>,
     files: Arc<Files>,
+    /// The files of the tree before, and what has changed since: brought up to date, they spare a copy of all paths.
+    former: Option<(Arc<Files>, Changes)>,
     blobs: HashMap<[u8; 20], Arc<[u8]>>,
     blobs_read: u64,
 }
@@ -60,18 +65,34 @@ impl TreeReader {
         if self.tree == Some(root) {
             return Ok(());
         }
-        let mut update = Update { repository, commit, files: (*self.files).clone(), blobs: &mut self.blobs, read: 0, bytes: 0 };
+        let count = self.files.len();
+        let mut update = Update { repository, commit, count, changes: Changes::new(), blobs: &mut self.blobs, read: 0, bytes: 0 };
         let done = update.trees(self.tree, root);
-        let (files, read) = (update.files, update.read);
+        let (changes, read) = (update.changes, update.read);
         self.blobs_read += read;
         done?;
-        self.files = Arc::new(files);
+        self.change(changes);
         self.tree = Some(root);
         // Bytes that no snapshot holds any more; rarely worth the walk.
         if self.blobs.len() > 2 * self.files.len() + 1024 {
             self.blobs.retain(|_, bytes| Arc::strong_count(bytes) > 1);
         }
         Ok(())
+    }
+
+    /// Has the files with these changes. Snapshots that were given out keep theirs.
+    fn change(&mut self, changes: Changes) {
+        let unused = self.former.take().and_then(|(files, missed)| Some((Arc::try_unwrap(files).ok()?, missed)));
+        let (mut files, missed) = unused.unwrap_or_else(|| ((*self.files).clone(), Changes::new()));
+        for (path, entry) in missed.iter().chain(&changes) {
+            match entry {
+                Some(entry) => drop(files.insert(path.clone(), entry.clone())),
+                None => drop(files.remove(path)),
+            }
+        }
+        let few = changes.len() < files.len() / 8;
+        let former = std::mem::replace(&mut self.files, Arc::new(files));
+        self.former = few.then_some((former, changes));
     }
 }
 
@@ -114,7 +135,9 @@ pub(super) fn raw_id(oid: Oid) -> [u8; 20] {
 struct Update<'a> {
     repository: &'a Repository,
     commit: Oid,
-    files: Files,
+    /// Files when all changes are made.
+    count: usize,
+    changes: Changes,
     blobs: &'a mut HashMap<[u8; 20], Arc<[u8]>>,
     read: u64,
     bytes: usize,
@@ -155,7 +178,7 @@ impl Update<'_> {
                     self.came(&folder, name, *now, old.get(name).is_some_and(|was| was.1 == Node::Folder), &mut folders)?;
                 }
             }
-            if self.files.len() + folders.len() > COUNT_LIMIT {
+            if self.count + folders.len() > COUNT_LIMIT {
                 return Err(self.refused(&format!("more than {COUNT_LIMIT} files")));
             }
         }
@@ -167,7 +190,10 @@ impl Update<'_> {
         let path = format!("{}{name}", folder.prefix);
         match was.1 {
             Node::Folder => folders.push(Folder { old: Some(was.0), new: now, prefix: path + "/", depth: folder.depth + 1 }),
-            Node::Leaf(_) => drop(self.files.remove(&path)),
+            Node::Leaf(_) => {
+                self.count = self.count.saturating_sub(1);
+                self.changes.push((path, None));
+            }
         }
     }
 
@@ -179,7 +205,8 @@ impl Update<'_> {
             Node::Folder => folders.push(Folder { old: None, new: Some(now.0), prefix: path + "/", depth: folder.depth + 1 }),
             Node::Leaf(kind) => {
                 let bytes = if kind == FileKind::Regular { self.blob(now.0)? } else { Arc::from([]) };
-                self.files.insert(path, FileEntry { id: raw_id(now.0), kind, bytes });
+                self.count += 1;
+                self.changes.push((path, Some(FileEntry { id: raw_id(now.0), kind, bytes })));
             }
         }
         Ok(())

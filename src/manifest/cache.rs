@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{fault::Fault, parse::Parsed, unique::Owned};
+use super::{again::Last, fault::Fault, parse::Parsed, unique::Owned};
 use crate::model::{Machine, MachineName};
 
 /// What earlier loads learned, so that the next one costs only what changed. Throwing it away changes no result.
@@ -20,6 +20,16 @@ pub struct Cache {
     pub(crate) world: Vec<(String, [u8; 20])>,
     /// The machines of the last load, and what belongs to them, if nothing belongs to two.
     pub(crate) owned: Option<(BTreeMap<MachineName, Arc<Machine>>, Owned)>,
+    /// What else the last load gave.
+    pub(crate) last: Option<Last>,
+}
+
+impl Cache {
+    /// Whether it holds far more than `files` manifests need. Two branches are often compared in turn; what neither has used for a
+    /// while goes.
+    pub(crate) fn is_overgrown(&self, files: usize) -> bool {
+        self.files.len() > 4 * files + 1024
+    }
 }
 
 /// A machine, and what is wrong with it.

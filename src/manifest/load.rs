@@ -3,6 +3,7 @@
 use std::{collections::HashMap, num::NonZero, sync::Arc, thread};
 
 use super::{
+    again::{self, Last},
     cache::{Cache, Resolved},
     fault::{At, Fault, path_to, place_all},
     machine,
@@ -15,7 +16,7 @@ use super::{
 use crate::model::{FileEntry, FileKind, Files, Fleet, Problem};
 
 /// Fewer items than this are quicker done than a thread is started.
-const WORTH_A_THREAD: usize = 128;
+pub(crate) const WORTH_A_THREAD: usize = 128;
 
 /// A Fleet, and what is wrong with the files that it was made from.
 #[derive(Debug, Clone)]
@@ -49,6 +50,10 @@ struct File<'a> {
 /// Cannot fail as a whole: what is wrong is told in [`Loaded::problems`], and one bad file hides nothing of the others. The
 /// result depends on `files` alone; `cache` only makes it quicker, and has what this load learned when it returns.
 pub fn load(files: &Files, cache: &mut Cache) -> Loaded {
+    again::load(files, cache).unwrap_or_else(|| whole(files, cache))
+}
+
+fn whole(files: &Files, cache: &mut Cache) -> Loaded {
     let mut faults: Vec<(&str, Fault)> = Vec::new();
     for (path, entry) in files {
         faults.extend(parse::unread(path, entry.kind).map(|fault| (path.as_str(), fault)));
@@ -79,7 +84,9 @@ pub fn load(files: &Files, cache: &mut Cache) -> Loaded {
     fleet.networks = world.networks;
     fleet.rollouts = world.rollouts;
     fleet.secrets = world.secrets;
-    Loaded { fleet, problems }
+    let loaded = Loaded { fleet, problems };
+    cache.last = Last::of(files, &world.templates, &loaded);
+    loaded
 }
 
 /// Parses the manifests that `cache` doesn't know.
@@ -91,11 +98,8 @@ fn parse_all<'a>(files: &'a Files, cache: &mut Cache) -> Vec<File<'a>> {
     unknown.sort_by_key(|entry| entry.id);
     unknown.dedup_by_key(|entry| entry.id);
     let parsed = in_parallel(&unknown, |entry| Arc::new(parse::parse(entry)));
-    // Two branches are often compared in turn; what neither has used for a while goes.
-    if cache.files.len() > 4 * manifests.len() + 1024 {
-        cache.files.clear();
-        cache.machines.clear();
-        cache.owned = None;
+    if cache.is_overgrown(manifests.len()) {
+        *cache = Cache::default();
         return parse_all(files, cache);
     }
     cache.files.extend(unknown.iter().map(|entry| entry.id).zip(parsed));

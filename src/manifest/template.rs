@@ -163,6 +163,11 @@ impl<'a> Templates<'a> {
         }
     }
 
+    /// The files that are templates.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &'a str> + '_ {
+        self.sources.keys().chain(self.broken.keys()).copied()
+    }
+
     /// Whether there is such a file.
     pub(crate) fn exists(&self, path: &str) -> bool {
         self.sources.contains_key(path) || self.broken.contains_key(path)

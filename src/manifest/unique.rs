@@ -24,13 +24,14 @@ pub(crate) struct Owned(HashSet<u64, BuildHasherDefault<IdHasher>>);
 
 impl Owned {
     /// False if something of `machine` may be taken already.
-    fn take(&mut self, machine: &Machine) -> bool {
+    pub(crate) fn take(&mut self, machine: &Machine) -> bool {
         // Whether the BMC is shared as a whole is more than a hash can tell.
         let (_, system) = bmc_key(&machine.bmc.address);
         system.is_empty() && belongings(machine).all(|hash| self.0.insert(hash))
     }
 
-    fn release(&mut self, machine: &Machine) {
+    /// What belonged to `machine` is free again.
+    pub(crate) fn release(&mut self, machine: &Machine) {
         belongings(machine).for_each(|hash| {
             self.0.remove(&hash);
         });
