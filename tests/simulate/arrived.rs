@@ -92,8 +92,9 @@ fn rightly(world: &World, force: &Pushed, machine: &Machine, body: usize, held: 
         Held::JournalLost => world.site.bystander.lost,
         Held::Breaker { failures, .. } => {
             // Of machines that nobody can tell apart it is not known whether they failed.
-            let unclear =
-                |part: &MachinePlan| part.held.iter().any(|held| matches!(held, Held::Unclear { .. } | Held::IdentityMismatch { .. }));
+            let unclear = |part: &MachinePlan| {
+                part.held.iter().any(|held| matches!(held, Held::Unclear { .. } | Held::IdentityMismatch { .. } | Held::Suspended))
+            };
             if force.fleet.machines.keys().filter_map(|name| world.plan_of(name)).any(unclear) {
                 return true;
             }

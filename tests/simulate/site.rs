@@ -104,6 +104,13 @@ impl Site {
         if let Err(found) = self.bystander.order(self.now, body, step, pushed, &self.bodies[body]) {
             self.breaks(found.law, found.what);
         }
+        // A BMC takes one order after another: that it takes this one shows that the one before is over.
+        let (before, rest) = std::mem::take(&mut self.effects).into_iter().partition(|(_, other, _)| *other == body);
+        self.effects = rest;
+        let before: Vec<_> = before;
+        for (_, _, effect) in before {
+            self.take(body, effect);
+        }
         let iron = self.bodies[body].bmc;
         self.tell(|| format!("  machine {body} is told: {} ({iron:?})", step.action));
         let failed = |class| Outcome::Failed { why: "as the BMC says".to_owned(), class };
