@@ -277,12 +277,13 @@ fn ipxe_without_a_ticket_is_told_to_boot_from_disk() {
     let _machine = machine(&net, folder.path());
     let console = || std::fs::read_to_string(folder.path().join("console")).unwrap_or_default();
     for _ in 0..1800 {
-        if console().contains("booting from disk") {
+        if console().contains("Booting from SAN device 0x80") {
             break;
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert!(console().contains("Booting from SAN device 0x80"), "{}", console());
+    let console = console();
+    assert!(console.contains("booting from disk") && console.contains("Booting from SAN device 0x80"), "{console}");
     assert!(!server.lines().iter().any(|line| line.starts_with("saw")), "{:#?}", server.lines());
 }
 
