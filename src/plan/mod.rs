@@ -187,7 +187,9 @@ fn case<'a>(input: &Input<'a>, names: &Names<'a>, groups: &Groups<'a>, machine: 
         None => Wish::Nothing,
     };
     let attempts = history.map(|history| history.attempts.as_slice()).unwrap_or_default();
-    let open = history.is_some_and(|history| history.open_attempt().is_some());
+    // An install that is on its way under a name counts for whoever has that name, too, until it is settled: two places, for a moment.
+    let under_its_name = || input.history.machines.get(&machine.name).filter(|_| matches!(standing, Some(Standing::Displaced { .. })));
+    let open = history.into_iter().chain(under_its_name()).any(|history| history.open_attempt().is_some());
     let quarantined = matches!(wish, Wish::Quarantine(_));
     let unknown_disk = history.is_some_and(|history| history.installed.is_none()) && attempts.iter().any(|attempt| attempt.wrote());
     let never_installed = machine.install.is_some() && history.is_none_or(|history| history.installed.is_none()) && !unknown_disk;

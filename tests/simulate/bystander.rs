@@ -62,6 +62,8 @@ pub struct Bystander {
     wrote: BTreeSet<usize>,
     /// Machines that left the fleet at some time: what our agent left in their memory stays there (law 3).
     pub released: BTreeSet<usize>,
+    /// Adopted after an install of theirs that came to nothing: from then on a person sees to it that they run, and we lay no hand on them.
+    adopted_since: BTreeSet<usize>,
     /// Machines whose attempt was superseded after their disk was whole: whether they left our agent behind nobody asks any more.
     pub unproven: BTreeSet<usize>,
     /// Machines that nobody can tell from another by what their manifests state: a MAC alone, and not the same one.
@@ -96,7 +98,7 @@ impl Bystander {
 
     /// Whether nobody knows any more that our agent may be in its memory.
     pub fn is_forgotten(&self, body: usize) -> bool {
-        self.lost || self.was_full || self.released.contains(&body) || self.unproven.contains(&body)
+        self.lost || self.was_full || self.released.contains(&body) || self.adopted_since.contains(&body) || self.unproven.contains(&body)
     }
 
     pub fn is_open(&self, body: usize) -> bool {
@@ -145,6 +147,7 @@ impl Bystander {
         let known = before.next().map(|(known, _)| known.clone());
         let again = self.claims.insert(name.clone(), (body, truth)).is_some_and(|(before, _)| before == body);
         let left = again && self.left.contains(&body);
+        self.adopted_since.extend(again.then_some(body));
         self.forget_disk(body);
         self.left.extend(left.then_some(body));
         self.holds.extend(installed.map(|installed| (body, installed)));
