@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use super::{Ledger, brake::BrakeWatch, observe::Observations};
 use crate::{
     model::{
-        Action, AttemptId, Evidence, Fact, History, MachineHistory, MachineName, Outcome, Plan, Progress, SignedDuration, Status, Timestamp,
+        Action, AttemptId, Evidence, Fact, HandoffName, History, MachineHistory, MachineName, Outcome, Plan, Progress, SignedDuration, Status, Timestamp,
     },
     ports::{BrakeLever, Clock, Journal, JournalError, Witness, WitnessError},
 };
@@ -199,6 +199,41 @@ impl Witness for Live {
         let written = self.ledger.decide(now, &attempt.machine, decide).await?;
         if written {
             tracing::warn!(%attempt, wrote, code, why, "install failed");
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    async fn published(&self, machine: &MachineName, attempt: &AttemptId, names: &BTreeSet<HandoffName>) -> Result<(), WitnessError> {
+        let (about, id, said) = (machine.clone(), attempt.clone(), names.clone());
+        let decide = move |history: &History, _: &BTreeSet<AttemptId>| {
+            let known = history.machines.get(&about);
+            let life = known.and_then(MachineHistory::life).filter(|life| life.id == id);
+            let Some((known, life)) = known.zip(life) else { return Err(WitnessError::NotOpen { attempt: id }) };
+            let is_known = |name: &HandoffName| known.published.get(name).is_some_and(|known| known.attempt == id && known.lost.is_none());
+            let names: BTreeSet<HandoffName> = said.into_iter().filter(|name| !is_known(name)).collect();
+            Ok((!names.is_empty()).then(|| (life.commit, Fact::Published { machine: about, attempt: id.clone(), names })))
+        };
+        let written = self.ledger.decide(self.clock.now(), machine, decide).await?;
+        tracing::info!(%attempt, names = ?names.iter().map(HandoffName::as_str).collect::<Vec<_>>(), new = written, "published");
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    async fn values_lost(&self, machine: &MachineName, attempt: &AttemptId, names: &BTreeSet<HandoffName>) -> Result<(), WitnessError> {
+        let (about, id, names) = (machine.clone(), attempt.clone(), names.clone());
+        let decide = move |history: &History, _: &BTreeSet<AttemptId>| {
+            let known = history.machines.get(&about);
+            let is_there = |name: &&HandoffName| {
+                let known = known.and_then(|known| known.published.get(*name));
+                known.is_some_and(|known| known.attempt == id && known.lost.is_none())
+            };
+            let names: BTreeSet<HandoffName> = names.iter().filter(is_there).cloned().collect();
+            let commit = known.and_then(MachineHistory::life).map(|life| life.commit);
+            let Some(commit) = commit.filter(|_| !names.is_empty()) else { return Ok::<_, WitnessError>(None) };
+            Ok(Some((commit, Fact::ValuesLost { machine: about, attempt: id, names })))
+        };
+        if self.ledger.decide(self.clock.now(), machine, decide).await? {
             self.wake.notify_one();
         }
         Ok(())

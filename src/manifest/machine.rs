@@ -11,7 +11,7 @@ use super::{
     world::World,
 };
 use crate::model::{
-    BmcTarget, BootSettings, Disks, Fingerprint, Generation, Identity, Install, Mac, Machine, MachineName, NetworkName, Nic, Place,
+    BmcTarget, BootSettings, Disks, Fingerprint, Generation, HandoffUse, Handoffs, Identity, Install, Mac, Machine, MachineName, NetworkName, Nic, Place,
     PowerIntent, ProfileName, SecretName, SourceRef, Trust,
 };
 
@@ -23,6 +23,7 @@ impl MachineSpec {
             power: self.power,
             disks: self.disks.as_ref(),
             configuration: self.configuration.as_ref(),
+            publishes: self.publishes.as_ref(),
         }
     }
 }
@@ -69,8 +70,12 @@ impl<'a> Reader<'a> {
             boot: BootSettings { mode: settings.mode.unwrap_or_default() },
             on_claim: spec.on_claim,
             suspend: spec.suspend,
+            handoffs: Handoffs { publishes: settings.publishes.clone().unwrap_or_default(), ..Handoffs::default() },
         };
         machine.install = self.install(&machine, &settings);
+        let user_data = machine.install.as_ref().and_then(|install| install.user_data.as_deref());
+        // What is damaged has been told, and is not rendered.
+        machine.handoffs.uses = user_data.and_then(|text| HandoffUse::all_in(text).ok()).unwrap_or_default();
         Some(machine)
     }
 

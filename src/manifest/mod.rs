@@ -16,6 +16,7 @@ mod budgets;
 mod cache;
 mod explain;
 mod fault;
+mod handoff;
 mod load;
 mod machine;
 mod merged;

@@ -141,6 +141,8 @@ pub(crate) struct MachineSpec {
     pub(crate) boot: Option<Boot>,
     /// What is put on the disk beside the image, instead of the profile's.
     pub(crate) configuration: Option<Configuration>,
+    /// Names of values that the installed system may publish, for templates that say `handoff("machine", "name")`.
+    pub(crate) publishes: Option<Vec<String>>,
 }
 
 /// What the machine must prove to be before anything disruptive. State at least one.
@@ -276,6 +278,8 @@ pub(crate) struct ProfileSpec {
     pub(crate) disks: Option<Disks>,
     /// What is put on the disk beside the image.
     pub(crate) configuration: Option<Configuration>,
+    /// Names of values that the installed system may publish, for templates that say `handoff("machine", "name")`.
+    pub(crate) publishes: Option<Vec<String>>,
 }
 
 /// An image that can be put on a disk. Changing the digest is what reimages.

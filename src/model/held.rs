@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptId, Freeze, Hold, MachineName, RolloutName, Timestamp, Unknown};
+use super::{AttemptId, Freeze, HandoffUse, HandoffWait, Hold, MachineName, RolloutName, Timestamp, Unknown};
 
 /// Why a machine is not being worked on.
 #[must_use]
@@ -77,6 +77,15 @@ pub enum Held {
         ready: u32,
         /// Its machines.
         of: u32,
+    },
+    /// A value that its template uses is not there.
+    Handoff {
+        /// The value.
+        value: HandoffUse,
+        /// Why it is not there.
+        wait: HandoffWait,
+        /// Since when, where that is known.
+        since: Option<Timestamp>,
     },
     /// Too many failures in the group under this commit (law 7).
     Breaker {
@@ -162,6 +171,10 @@ impl fmt::Display for Held {
                 write!(f, "the commit reinstalls {wanted} of {scope}, {allowed} are allowed: {needs}")
             }
             Held::After { group, ready, of } => write!(f, "after {group}, which has {ready} of {of} ready"),
+            Held::Handoff { value, wait, since } => {
+                let since = since.map(|since| format!(" (since {since:.0})")).unwrap_or_default();
+                write!(f, "waits for {value}: {}{since}", wait.text(&value.from))
+            }
             Held::Breaker { scope, failures, allowed } => {
                 let counted = if *failures == 1 { "failure" } else { "failures" };
                 write!(f, "breaker of {scope} is open: {failures} {counted}, {allowed} open it")

@@ -1,10 +1,12 @@
 //! What the journal holds: facts, in order, and what follows from them. No phase is stored; a fold over facts gives it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptEnd, AttemptId, CommitId, Evidence, Generation, MachineName, Outcome, RetryClass, Rung, Step, Timestamp};
+use super::{
+    AttemptEnd, AttemptId, CommitId, Evidence, Generation, HandoffName, MachineName, Outcome, Published, RetryClass, Rung, Step, Timestamp,
+};
 
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +100,24 @@ pub enum Fact {
         /// How.
         end: AttemptEnd,
     },
+    /// An installed system published values for others. They are kept elsewhere; only their names are here (law 14).
+    Published {
+        /// The machine.
+        machine: MachineName,
+        /// The attempt that installed that system.
+        attempt: AttemptId,
+        /// What was published.
+        names: BTreeSet<HandoffName>,
+    },
+    /// Published values are not there any more, although nobody withdrew them.
+    ValuesLost {
+        /// The machine.
+        machine: MachineName,
+        /// The attempt whose system published them.
+        attempt: AttemptId,
+        /// Which.
+        names: BTreeSet<HandoffName>,
+    },
 }
 
 impl Fact {
@@ -107,6 +127,8 @@ impl Fact {
             Fact::Claimed { machine, .. }
             | Fact::Released { machine }
             | Fact::HardwareChanged { machine, .. }
+            | Fact::Published { machine, .. }
+            | Fact::ValuesLost { machine, .. }
             | Fact::Ended { machine, .. } => machine,
             Fact::Renamed { to, .. } => to,
             Fact::Intended { step } => &step.machine,
@@ -155,6 +177,8 @@ pub struct MachineHistory {
     /// Later steps that may have changed its power, the last of each kind, and when they were begun: their end was not recorded, or the
     /// BMC did not answer in time.
     pub unsure: Vec<(Timestamp, Step)>,
+    /// Values that the system on its disk published. Gone with that system.
+    pub published: BTreeMap<HandoffName, Published>,
 }
 
 /// One attempt at an install.
@@ -168,6 +192,8 @@ pub struct Attempt {
     pub generation: Generation,
     /// When it began.
     pub began: Timestamp,
+    /// Number of the record that says so.
+    pub seq: u64,
     /// Evidence, in order.
     pub evidence: Vec<(Timestamp, Evidence)>,
     /// A failure that the agent or a step reported.
@@ -301,6 +327,7 @@ impl MachineHistory {
                 commit,
                 generation: *generation,
                 began: at,
+                seq,
                 evidence: Vec::new(),
                 reported: None,
                 end: None,
@@ -318,7 +345,24 @@ impl MachineHistory {
                     attempt.end = Some((at, end.clone()));
                 }
             }
+            Fact::Published { attempt, names, .. } => self.published(seq, at, attempt, names),
+            Fact::ValuesLost { attempt, names, .. } => {
+                let own = self.published.iter_mut().filter(|(name, known)| names.contains(*name) && known.attempt == *attempt);
+                own.for_each(|(_, known)| known.lost = Some(at));
+            }
             Fact::Released { .. } | Fact::Renamed { .. } => {}
+        }
+    }
+
+    /// What is said a second time keeps its place in the order of things, unless it was lost in between.
+    fn published(&mut self, seq: u64, at: Timestamp, attempt: &AttemptId, names: &BTreeSet<HandoffName>) {
+        if self.life().is_none_or(|life| life.id != *attempt) {
+            return;
+        }
+        for name in names {
+            if self.published.get(name).is_none_or(|known| known.attempt != *attempt || known.lost.is_some()) {
+                self.published.insert(name.clone(), Published { attempt: attempt.clone(), seq, at, lost: None });
+            }
         }
     }
 
@@ -350,7 +394,10 @@ impl MachineHistory {
         attempt.evidence.push((at, evidence.clone()));
         let generation = attempt.generation;
         match evidence.rung() {
-            Rung::Writing if !written => self.installed = None,
+            Rung::Writing if !written => {
+                self.installed = None;
+                self.published.clear();
+            }
             Rung::Written => self.installed = Some(generation),
             _ => {}
         }

@@ -13,6 +13,7 @@ mod check;
 mod deadlines;
 mod estimate;
 mod groups;
+mod handoff;
 mod identity;
 mod machine;
 mod names;
@@ -33,7 +34,7 @@ pub use render::{render_machine, render_markdown, render_text};
 
 use crate::model::{
     Action, AttemptEnd, AttemptId, Brake, Commit, Fleet, Held, History, Machine, MachineHistory, MachineName, MachinePlan, Observation,
-    OnClaim, Plan, PowerIntent, PowerState, Problem, Reason, Step, Timestamp,
+    OnClaim, Plan, PowerIntent, PowerState, Problem, Published, Reason, Step, Timestamp,
 };
 use groups::Groups;
 use names::{Names, Standing};
@@ -89,6 +90,8 @@ struct Case<'a> {
     failed: bool,
     /// Counts against `maxDestructive`.
     wanted_by_commit: bool,
+    /// Values of others that an install of it waits for.
+    missing: Vec<Held>,
 }
 
 impl Case<'_> {
@@ -158,10 +161,17 @@ fn fails(step: &Step) -> bool {
 /// The history of a fleet of which every machine is claimed and holds what it should: the ground for comparing two commits without
 /// a controller.
 pub fn baseline(fleet: &Fleet, now: Timestamp) -> History {
+    let said = |machine: &Machine| Published {
+        attempt: AttemptId { machine: machine.name.clone(), number: 0 },
+        seq: 0,
+        at: now,
+        lost: None,
+    };
     let of = |machine: &Machine| MachineHistory {
         claimed: Some(now),
         hardware: hardware(machine),
         installed: machine.generation(),
+        published: machine.handoffs.publishes.iter().map(|name| (name.clone(), said(machine))).collect(),
         ..MachineHistory::default()
     };
     let machines = fleet.machines.iter().map(|(name, machine)| (name.clone(), of(machine))).collect();
@@ -223,6 +233,7 @@ fn case<'a>(input: &Input<'a>, names: &Names<'a>, groups: &Groups<'a>, machine: 
         unavailable,
         out_of_service: unavailable || unknown_disk || never_installed,
         failed,
+        missing: handoff::missing(input, names, machine, history.and_then(MachineHistory::open_attempt)),
         wanted_by_commit: open || begun || wish.reason().is_some() || (quarantined && unknown_disk),
         wish,
     }

@@ -134,7 +134,7 @@ impl Bystander {
                 self.ended(body, &open, end);
                 Ok(())
             }
-            Fact::Intended { .. } | Fact::Ended { .. } | Fact::Reported { .. } => Ok(()),
+            Fact::Intended { .. } | Fact::Ended { .. } | Fact::Reported { .. } | Fact::Published { .. } | Fact::ValuesLost { .. } => Ok(()),
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod brake;
 mod budgets;
+mod handoff;
 mod hardware;
 mod waves;
 
@@ -58,6 +59,7 @@ pub fn check(plan: &Plan, input: &Input<'_>) -> Vec<Violation> {
         reader.form(part);
         reader.ticket(part);
         reader.brake(part);
+        reader.handoffs(part);
         for step in &part.steps {
             reader.step(step);
         }
