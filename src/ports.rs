@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use async_trait::async_trait;
 
 use crate::model::{
-    AttemptId, BmcTarget, BootMode, BootTable, Brake, CommitId, Evidence, Fact, HandoffName, HandoffUse, MachineName, Observation, Progress, Record, RetryClass,
-    SecretName, SecretSource, Snapshot, Timestamp,
+    AttemptId, BmcTarget, BootMode, BootTable, Brake, CommitId, Evidence, Fact, HandoffName, HandoffUse, MachineName, Observation,
+    Progress, Record, RetryClass, SecretName, SecretSource, Snapshot, Timestamp,
 };
 
 /// Why the newest commit can't be had.

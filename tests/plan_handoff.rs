@@ -311,8 +311,13 @@ fn arrive(world: &mut World, outside: &mut Outside) -> Result<(), TestCaseError>
             break;
         }
     }
-    let behind: Vec<&MachineName> =
-        world.fleet.machines.values().filter(|own| world.history.machines[&own.name].installed != own.generation()).map(|own| &own.name).collect();
+    let behind: Vec<&MachineName> = world
+        .fleet
+        .machines
+        .values()
+        .filter(|own| world.history.machines[&own.name].installed != own.generation())
+        .map(|own| &own.name)
+        .collect();
     prop_assert!(behind.is_empty(), "{behind:?}: {}", render_text(&world.plan().0));
     Ok(())
 }

@@ -23,7 +23,8 @@ use super::{
 };
 use crate::{
     model::{
-        AttemptId, BootTable, DhcpMode, Evidence, HandoffName, HandoffPlace, HandoffUse, Mac, MachineName, NetworkName, Progress, Reservation, Rung, Ticket,
+        AttemptId, BootTable, DhcpMode, Evidence, HandoffName, HandoffPlace, HandoffUse, Mac, MachineName, NetworkName, Progress,
+        Reservation, Rung, Ticket,
     },
     ports::{Witness, WitnessError},
 };

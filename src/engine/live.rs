@@ -12,7 +12,8 @@ use tokio::sync::{Notify, watch};
 use super::{Ledger, brake::BrakeWatch, observe::Observations};
 use crate::{
     model::{
-        Action, AttemptId, Evidence, Fact, HandoffName, History, MachineHistory, MachineName, Outcome, Plan, Progress, SignedDuration, Status, Timestamp,
+        Action, AttemptId, Evidence, Fact, HandoffName, History, MachineHistory, MachineName, Outcome, Plan, Progress, SignedDuration,
+        Status, Timestamp,
     },
     ports::{BrakeLever, Clock, Journal, JournalError, Witness, WitnessError},
 };
@@ -326,6 +327,32 @@ mod tests {
         let done = Fact::Ended { machine: name(), intention: 5, outcome: Outcome::Done };
         live.ledger.append(AT + Duration::from_secs(1), COMMIT, vec![done]).await.unwrap();
         live.saw(&attempt(), writing()).await.unwrap();
+    }
+
+    fn names(names: &[&str]) -> BTreeSet<HandoffName> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_published_is_written_down_once_and_only_of_the_system_on_the_disk() {
+        let live = with(Vec::new()).await;
+        let refused = live.published(&name(), &attempt(), &names(&["token"])).await;
+        assert!(matches!(refused, Err(WitnessError::NotOpen { .. })), "nothing is installed yet");
+        let written = Evidence::Written { digest: crate::model::Digest::of(b"image"), bytes: 1 };
+        live.ledger.append(AT, COMMIT, vec![saw(writing()), saw(written)]).await.unwrap();
+        let records = || live.ledger.with(|history| history.seq);
+        let before = records();
+        live.published(&name(), &attempt(), &names(&["token"])).await.unwrap();
+        live.published(&name(), &attempt(), &names(&["token"])).await.unwrap();
+        assert_eq!(records(), before + 1);
+        let known = || live.ledger.with(|history| history.machines[&name()].published.clone());
+        live.values_lost(&name(), &attempt(), &names(&["token", "other"])).await.unwrap();
+        live.values_lost(&name(), &attempt(), &names(&["token"])).await.unwrap();
+        assert_eq!((records(), known().values().all(|said| said.lost.is_some())), (before + 2, true));
+        live.published(&name(), &attempt(), &names(&["token"])).await.unwrap();
+        assert!(known().values().all(|said| said.lost.is_none() && said.seq == before + 3));
+        let other = AttemptId { number: 7, ..attempt() };
+        assert!(matches!(live.published(&name(), &other, &names(&["token"])).await, Err(WitnessError::NotOpen { .. })));
     }
 
     #[tokio::test]

@@ -11,8 +11,8 @@ use super::{
     world::World,
 };
 use crate::model::{
-    BmcTarget, BootSettings, Disks, Fingerprint, Generation, HandoffUse, Handoffs, Identity, Install, Mac, Machine, MachineName, NetworkName, Nic, Place,
-    PowerIntent, ProfileName, SecretName, SourceRef, Trust,
+    BmcTarget, BootSettings, Disks, Fingerprint, Generation, HandoffUse, Handoffs, Identity, Install, Mac, Machine, MachineName,
+    NetworkName, Nic, Place, PowerIntent, ProfileName, SecretName, SourceRef, Trust,
 };
 
 impl MachineSpec {

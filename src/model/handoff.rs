@@ -197,11 +197,9 @@ impl HandoffWait {
     pub fn needs_a_person(&self) -> bool {
         match self {
             HandoffWait::NoPublisher | HandoffWait::Failed { .. } | HandoffWait::Adopted | HandoffWait::Lost => true,
-            HandoffWait::Unsettled
-            | HandoffWait::ToInstall
-            | HandoffWait::Installing { .. }
-            | HandoffWait::Silent
-            | HandoffWait::Newer => false,
+            HandoffWait::Unsettled | HandoffWait::ToInstall | HandoffWait::Installing { .. } | HandoffWait::Silent | HandoffWait::Newer => {
+                false
+            }
         }
     }
 
@@ -216,7 +214,9 @@ impl HandoffWait {
             }
             HandoffWait::Silent => format!("{from} runs and has not published it; it may take its time"),
             HandoffWait::Adopted => format!("{from} was not installed by Rackwright, so it can't publish; raise its `rebuild`"),
-            HandoffWait::Lost => format!("{from} published it and the controller lost it: let {from} publish it again, or raise its `rebuild`"),
+            HandoffWait::Lost => {
+                format!("{from} published it and the controller lost it: let {from} publish it again, or raise its `rebuild`")
+            }
             HandoffWait::Newer => format!("{from} published it after this install began, so another begins"),
         }
     }
@@ -228,6 +228,25 @@ impl MachineHistory {
         let last = self.attempts.iter().rev().find(|attempt| attempt.wrote())?;
         let failed = matches!(last.end, Some((_, AttemptEnd::Failed { .. })));
         (last.reached(Rung::Written).is_some() && !failed).then_some(last)
+    }
+}
+
+impl MachineHistory {
+    /// What is said a second time keeps its place in the order of things, unless it was lost in between.
+    pub(super) fn published(&mut self, seq: u64, at: Timestamp, attempt: &AttemptId, names: &BTreeSet<HandoffName>) {
+        if self.life().is_none_or(|life| life.id != *attempt) {
+            return;
+        }
+        for name in names {
+            if self.published.get(name).is_none_or(|known| known.attempt != *attempt || known.lost.is_some()) {
+                self.published.insert(name.clone(), Published { attempt: attempt.clone(), seq, at, lost: None });
+            }
+        }
+    }
+
+    pub(super) fn values_lost(&mut self, at: Timestamp, attempt: &AttemptId, names: &BTreeSet<HandoffName>) {
+        let own = self.published.iter_mut().filter(|(name, known)| names.contains(*name) && known.attempt == *attempt);
+        own.for_each(|(_, known)| known.lost = Some(at));
     }
 }
 

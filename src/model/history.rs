@@ -346,23 +346,8 @@ impl MachineHistory {
                 }
             }
             Fact::Published { attempt, names, .. } => self.published(seq, at, attempt, names),
-            Fact::ValuesLost { attempt, names, .. } => {
-                let own = self.published.iter_mut().filter(|(name, known)| names.contains(*name) && known.attempt == *attempt);
-                own.for_each(|(_, known)| known.lost = Some(at));
-            }
+            Fact::ValuesLost { attempt, names, .. } => self.values_lost(at, attempt, names),
             Fact::Released { .. } | Fact::Renamed { .. } => {}
-        }
-    }
-
-    /// What is said a second time keeps its place in the order of things, unless it was lost in between.
-    fn published(&mut self, seq: u64, at: Timestamp, attempt: &AttemptId, names: &BTreeSet<HandoffName>) {
-        if self.life().is_none_or(|life| life.id != *attempt) {
-            return;
-        }
-        for name in names {
-            if self.published.get(name).is_none_or(|known| known.attempt != *attempt || known.lost.is_some()) {
-                self.published.insert(name.clone(), Published { attempt: attempt.clone(), seq, at, lost: None });
-            }
         }
     }
 

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt, net::Ipv4Addr, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentCommand, AgentHello, BadIdent, CommitId, DhcpMode, DiskHint, Evidence, Generation, HandoffTable, Install, Mac, MachineName, Network,
-    NetworkName, ObservedDisk, Rung, Timestamp, same_uuid,
+    AgentCommand, AgentHello, BadIdent, CommitId, DhcpMode, DiskHint, Evidence, Generation, HandoffTable, Install, Mac, MachineName,
+    Network, NetworkName, ObservedDisk, Rung, Timestamp, same_uuid,
 };
 
 /// One attempt at installing one machine: the machine's name and a number that only grows, as `web-01#3`.

@@ -161,12 +161,8 @@ fn fails(step: &Step) -> bool {
 /// The history of a fleet of which every machine is claimed and holds what it should: the ground for comparing two commits without
 /// a controller.
 pub fn baseline(fleet: &Fleet, now: Timestamp) -> History {
-    let said = |machine: &Machine| Published {
-        attempt: AttemptId { machine: machine.name.clone(), number: 0 },
-        seq: 0,
-        at: now,
-        lost: None,
-    };
+    let said =
+        |machine: &Machine| Published { attempt: AttemptId { machine: machine.name.clone(), number: 0 }, seq: 0, at: now, lost: None };
     let of = |machine: &Machine| MachineHistory {
         claimed: Some(now),
         hardware: hardware(machine),

@@ -17,8 +17,8 @@ use async_trait::async_trait;
 use rackwright::{
     boot::{Config, Server},
     model::{
-        AttemptId, BootTable, CommitId, DhcpMode, Digest, DiskHint, Evidence, Generation, HandoffName, Image, ImageFormat, Install, Mac, MachineName,
-        Network, Progress, Reservation, RetryClass, Rung, SignedDuration, Ticket, Timestamp,
+        AttemptId, BootTable, CommitId, DhcpMode, Digest, DiskHint, Evidence, Generation, HandoffName, Image, ImageFormat, Install, Mac,
+        MachineName, Network, Progress, Reservation, RetryClass, Rung, SignedDuration, Ticket, Timestamp,
     },
     ports::{Boot as _, JournalError, Witness, WitnessError},
 };

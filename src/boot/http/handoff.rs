@@ -60,7 +60,10 @@ fn publisher(state: &State, attempt: &AttemptId) -> Result<Publisher, Response> 
     Err(match published.table.ticket(attempt) {
         // What is journaled is in the next table.
         Some(_) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{attempt} is not known to be installed yet; ask again")),
-        None => text(StatusCode::CONFLICT, format!("{attempt} did not install what is on its machine's disk, or its manifest publishes nothing")),
+        None => text(
+            StatusCode::CONFLICT,
+            format!("{attempt} did not install what is on its machine's disk, or its manifest publishes nothing"),
+        ),
     })
 }
 

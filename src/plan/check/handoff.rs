@@ -39,7 +39,11 @@ impl Reader<'_, '_> {
         let before = open.map_or(u64::MAX, |open| open.seq);
         let there = self.wanted().is_some_and(|wanted| wanted.iter().all(|(from, name)| self.is_there(from, name, before)));
         self.require(there || !begins, 9, "it would be installed without a value that its template uses");
-        self.require(there || part.ticket.is_none() || wrote || ends, 9, "its ticket would let it be installed without a value that it uses");
+        self.require(
+            there || part.ticket.is_none() || wrote || ends,
+            9,
+            "its ticket would let it be installed without a value that it uses",
+        );
     }
 }
 
