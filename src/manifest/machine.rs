@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
             boot: BootSettings { mode: settings.mode.unwrap_or_default() },
             on_claim: spec.on_claim,
             suspend: spec.suspend,
-            handoffs: Handoffs { publishes: settings.publishes.clone().unwrap_or_default(), ..Handoffs::default() },
+            handoffs: Handoffs { publishes: settings.publishes.clone().unwrap_or_default(), ..Default::default() },
         };
         machine.install = self.install(&machine, &settings);
         let user_data = machine.install.as_ref().and_then(|install| install.user_data.as_deref());
