@@ -14,6 +14,7 @@
 mod again;
 mod budgets;
 mod cache;
+mod edit;
 mod explain;
 mod fault;
 mod load;
@@ -37,6 +38,7 @@ mod world;
 mod yaml;
 
 pub use cache::Cache;
+pub use edit::{Edit, EditError, edit};
 pub use load::{Loaded, load};
 pub use render::render;
 pub use schema::schemas;
