@@ -23,7 +23,7 @@ use super::{
     after::Ready,
     approval::Approved,
     estimate::{self, Load},
-    waves::{Waves, first_attempt},
+    waves::Waves,
     windows,
 };
 use crate::model::{After, Amount, Budgets, Estimate, Fleet, Freeze, GroupPlan, Held, Machine, Rollout, RolloutName, SignedDuration};
@@ -58,7 +58,7 @@ struct Group<'a> {
     /// Reinstalls that this commit asks for.
     wanted: u32,
     failures: u32,
-    /// Machines to install that this commit has not begun.
+    /// Machines to install that this rollout has not begun.
     new: u32,
     /// How long the last install of each of its machines took.
     took: Vec<SignedDuration>,
@@ -133,7 +133,7 @@ impl<'a> Groups<'a> {
             after: rollout.map_or(&[], |rollout| rollout.after.as_slice()),
             budgets,
             closed: closed(input, name, rollout),
-            waves: Waves::of(rollout),
+            waves: Waves::of(input, rollout),
             usage: Usage::default(),
             ready: 0,
             for_later: Ready::default(),
@@ -164,8 +164,8 @@ impl<'a> Groups<'a> {
     pub(super) fn count(&mut self, case: &Case<'a>) {
         self.wanted += u32::from(case.wanted_by_commit);
         let group = &mut self.all[case.group];
-        group.waves.count(case, self.input.commit.id);
-        group.new += u32::from(case.has_to_be_installed() && first_attempt(case, self.input.commit.id).is_none());
+        group.waves.count(case);
+        group.new += u32::from(case.has_to_be_installed() && !group.waves.has_begun(case));
         group.took.extend(case.history.and_then(estimate::took));
         group.ready += u32::from(case.ready());
         group.for_later.count(case);
@@ -244,7 +244,7 @@ impl<'a> Groups<'a> {
     /// takes a place among the open attempts, but makes nothing unavailable that was not.
     pub(super) fn take(&mut self, case: &Case<'a>) -> Result<(), Held> {
         let group = &self.all[case.group];
-        let first = first_attempt(case, self.input.commit.id).is_none();
+        let first = !group.waves.has_begun(case);
         if first {
             group.waves.next(self.input.now)?;
         }

@@ -13,6 +13,7 @@ mod approval;
 mod check;
 mod deadlines;
 mod estimate;
+mod goes_on;
 mod groups;
 mod identity;
 mod machine;
@@ -29,6 +30,7 @@ use std::collections::BTreeMap;
 
 pub use check::{Violation, check};
 pub use deadlines::*;
+pub use goes_on::goes_on;
 pub use identity::hardware;
 pub use render::{render_machine, render_markdown, render_text};
 
