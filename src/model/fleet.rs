@@ -10,7 +10,9 @@ use std::{
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::{After, Digest, Freeze, Generation, ImageName, Machine, MachineName, NetworkName, RolloutName, SecretName, SignedDuration, Window};
+use super::{
+    After, Digest, Freeze, Generation, ImageName, Machine, MachineName, NetworkName, RolloutName, SecretName, SignedDuration, Window,
+};
 
 /// Everything one commit says.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

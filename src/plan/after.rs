@@ -50,9 +50,7 @@ impl Ready {
 /// What stands against beginning after a group: its machines, how many of all of them are ready, and of how many. `tripped`: its breaker is
 /// open because of failures.
 pub(super) fn held(after: &After, earlier: Option<(&Ready, u32, u32)>, tripped: bool, now: Timestamp) -> Option<Held> {
-    let held = |ready, of, needed, healthy_at| {
-        Some(Held::After { group: after.rollout.clone(), ready, of, needed, healthy_at, tripped })
-    };
+    let held = |ready, of, needed, healthy_at| Some(Held::After { group: after.rollout.clone(), ready, of, needed, healthy_at, tripped });
     // A group that does not exist is never ready: fail closed, `validate` names it.
     let Some((group, ready, of)) = earlier else { return held(0, 0, None, None) };
     let healthy = group.since.len() as u32;

@@ -13,8 +13,7 @@ pub(super) fn budgets(plan: &Plan, input: &Input<'_>, found: &mut Vec<Violation>
     for (name, machine) in &input.fleet.machines {
         let rollout = rollout_of(input.fleet, machine);
         let key = rollout.map_or("default", |rollout| rollout.name.as_str());
-        let count =
-            groups.entry(key).or_insert_with(|| Count::of(rollout.map_or(&input.fleet.settings.budgets, |own| &own.budgets)));
+        let count = groups.entry(key).or_insert_with(|| Count::of(rollout.map_or(&input.fleet.settings.budgets, |own| &own.budgets)));
         let begins = plan.machines.get(name).is_some_and(|part| part.steps.iter().any(|step| step.risk() == Risk::Destructive));
         let history = input.history.machines.get(name);
         let open = history.and_then(MachineHistory::open_attempt).is_some();
