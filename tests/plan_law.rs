@@ -9,7 +9,7 @@ use plan_world::*;
 use proptest::prelude::*;
 use rackwright::{
     model::*,
-    plan::{Input, baseline, check, plan, render_markdown, render_text},
+    plan::{Input, LONGEST, baseline, check, plan, render_markdown, render_text},
 };
 
 const MACHINES: usize = 5;
@@ -425,7 +425,7 @@ impl Watched {
         assert_eq!(violations, [], "{}", render_text(&made));
         assert_eq!(self.world.plan().0, made, "the same input gives the same plan");
         assert!(render_text(&made).lines().all(|line| line.chars().count() <= 100));
-        assert!(render_markdown(&made).ends_with(".**\n"));
+        assert!(render_markdown(&made).contains("\n**Plan: ") && render_markdown(&made).chars().count() <= LONGEST);
         for name in self.world.fleet.machines.keys().chain(self.world.history.machines.keys()) {
             assert!(made.machines.contains_key(name), "{name} is absent");
         }

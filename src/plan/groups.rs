@@ -26,7 +26,9 @@ use super::{
     waves::Waves,
     windows,
 };
-use crate::model::{After, Amount, Budgets, Estimate, Fleet, Freeze, GroupPlan, Held, Machine, Rollout, RolloutName, SignedDuration};
+use crate::model::{
+    After, Amount, Budgets, DomainPlan, Estimate, Fleet, Freeze, GroupPlan, Held, Machine, Rollout, RolloutName, SignedDuration,
+};
 
 /// The groups of a fleet and its failure domains, with what is used.
 pub(super) struct Groups<'a> {
@@ -76,6 +78,14 @@ struct Usage {
 struct Counted {
     usage: Usage,
     limits: Vec<Amount>,
+    /// Reinstalls that the commit asks for.
+    wanted: u32,
+}
+
+impl Counted {
+    fn most(&self) -> Option<u32> {
+        self.limits.iter().map(|most| most.of(self.usage.total)).min()
+    }
 }
 
 impl Usage {
@@ -175,6 +185,7 @@ impl<'a> Groups<'a> {
         for domain in domains(&self.labels, case.machine) {
             let counted = self.domains.entry(domain).or_default();
             counted.usage.count(case);
+            counted.wanted += u32::from(case.wanted_by_commit);
             counted.limits.extend(limits.get(&domain).filter(|most| !counted.limits.contains(most)).copied());
         }
         self.all[case.group].usage.count(case);
@@ -251,9 +262,9 @@ impl<'a> Groups<'a> {
         let allowed = group.budgets.max_unavailable.of(group.usage.total);
         full(&group.usage, allowed, case.out_of_service, group.name)?;
         for domain in domains(&self.labels, case.machine) {
-            let Some(Counted { usage, limits }) = self.domains.get(&domain) else { continue };
-            if let Some(most) = limits.iter().map(|most| most.of(usage.total)).min() {
-                full(usage, most, case.out_of_service, &domain.to_string())?;
+            let Some(counted) = self.domains.get(&domain) else { continue };
+            if let Some(most) = counted.most() {
+                full(&counted.usage, most, case.out_of_service, &domain.to_string())?;
             }
         }
         let group = &mut self.all[case.group];
@@ -281,6 +292,21 @@ impl<'a> Groups<'a> {
             approved_by: self.approved.by(self.wanted).filter(|_| group.over_budget()).map(str::to_owned),
             failures: group.failures,
             wave: group.waves.report(),
+        })
+        .collect()
+    }
+}
+
+impl Groups<'_> {
+    /// For the plan: all failure domains in which the commit asks for reinstalls.
+    pub(super) fn report_domains(&self) -> Vec<DomainPlan> {
+        let used = self.domains.iter().filter(|(_, counted)| counted.wanted > 0);
+        used.map(|(domain, counted)| DomainPlan {
+            name: domain.to_string(),
+            total: counted.usage.total,
+            unavailable: counted.usage.unavailable,
+            unavailable_allowed: counted.most(),
+            destructive: counted.wanted,
         })
         .collect()
     }
