@@ -126,7 +126,8 @@ impl<'a> Waits<'a> {
             let own = waits.entry(Node::Machine(name)).or_default();
             own.extend(machine.handoffs.uses.iter().map(|wanted| Node::Machine(&wanted.from)));
             if let Some(rollout) = rollout {
-                own.extend(rollout.after.iter().map(Node::Group));
+                // Where a share of it is enough, whoever waits may be among the rest.
+                own.extend(rollout.after.iter().filter(|after| after.share.is_none()).map(|after| Node::Group(&after.rollout)));
                 waits.entry(Node::Group(&rollout.name)).or_default().insert(Node::Machine(name));
             }
         }
