@@ -52,6 +52,7 @@ fn help_teaches() {
         "notes",
         "notes setup",
         "observe",
+        "adopt",
         "sim",
         "sim init",
         "sim image",

@@ -1,5 +1,6 @@
 //! The command line: one file a command. The only place where things are wired together, and where errors become text.
 
+mod adopt;
 mod agent;
 mod completion;
 pub mod config;
@@ -49,6 +50,7 @@ First steps:
   rackwright sim init lab                  or try the whole loop first, without hardware
   rackwright init my-fleet                 make a fleet repository that validates
   rackwright validate my-fleet             check it
+  rackwright adopt --from bmcs.txt         write manifests for machines that run already
   rackwright plan --repo my-fleet          see what the last commit does to hardware
   rackwright run --config rackwright.yaml  follow it
   rackwright status                        see how it goes
@@ -80,6 +82,7 @@ enum Command {
     Unhold(hold::UnholdArgs),
     Notes(notes::Args),
     Observe(observe::Args),
+    Adopt(adopt::Args),
     Sim(sim::Args),
     Agent(agent::Args),
     Completion(completion::Args),
@@ -118,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Unhold(args) => hold::unhold(&args),
         Command::Notes(args) => notes::run(&args),
         Command::Observe(args) => observe::run(&args),
+        Command::Adopt(args) => adopt::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Agent(args) => agent::run(&args),
         Command::Completion(args) => completion::run(&args),
