@@ -61,68 +61,15 @@ fn machine(address: &str, serial: Option<&str>, uuid: Option<&str>, macs: &[u8])
     Found { target, seen, host_name: None, serial_is_sku: false, name: None }
 }
 
+/// What means something to YAML or to a terminal.
+#[rustfmt::skip]
+const PIECES: &[&str] = &[
+    "a", "Z", "0", "9", "e", "-", ".", "_", ":", " ", "\n", "\r", "\t", "\u{0}", "\u{1b}[2J", "\u{85}", "\u{2028}", "\u{2029}", "\u{feff}", "\u{202e}", "é", "😀", "\"", "'", "\\", "#", " #", "# ", ": ", "- ", "---\n", "...\n", "{", "}", "[", "]", ",", "&a", "*a", "!!int ", "|", ">", "%YAML", "@", "`", "?", "~", "null", "true", "No", "0x1f", "1e3", "12:30:45", "2026-11-21", "onClaim: Install", "\n  rebuild: 9\n", ".inf", "\\u0041",
+];
+
 /// Texts that mean something to YAML, to terminals, or to whoever counts characters.
 fn text() -> impl Strategy<Value = String> {
-    let piece = select(vec![
-        "a",
-        "Z",
-        "0",
-        "9",
-        "e",
-        "-",
-        ".",
-        "_",
-        ":",
-        " ",
-        "\n",
-        "\r",
-        "\t",
-        "\u{0}",
-        "\u{1b}[2J",
-        "\u{85}",
-        "\u{2028}",
-        "\u{2029}",
-        "\u{feff}",
-        "\u{202e}",
-        "é",
-        "😀",
-        "\"",
-        "'",
-        "\\",
-        "#",
-        " #",
-        "# ",
-        ": ",
-        "- ",
-        "---\n",
-        "...\n",
-        "{",
-        "}",
-        "[",
-        "]",
-        ",",
-        "&a",
-        "*a",
-        "!!int ",
-        "|",
-        ">",
-        "%YAML",
-        "@",
-        "`",
-        "?",
-        "~",
-        "null",
-        "true",
-        "No",
-        "0x1f",
-        "1e3",
-        "12:30:45",
-        "2026-11-21",
-        "onClaim: Install",
-        "\n  rebuild: 9\n",
-        ".inf",
-        "\\u0041",
-    ]);
+    let piece = select(PIECES);
     prop_oneof![
         8 => vec(piece, 0..8).prop_map(|pieces| pieces.concat()),
         4 => "[A-Z0-9]{5,14}",
