@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptEnd, AttemptId, CommitId, Evidence, Generation, MachineName, Outcome, RetryClass, Rung, Step, Timestamp};
+use super::{AttemptEnd, AttemptId, Basis, CommitId, Evidence, Generation, MachineName, Outcome, RetryClass, Rung, Step, Timestamp};
 
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub enum Fact {
         installed: Option<Generation>,
         /// Its hardware, so that a rename can be told from a replacement (law 4).
         hardware: Vec<String>,
+        /// What of `installed` is not configuration; not known of what earlier releases claimed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        basis: Option<Basis>,
     },
     /// A machine left the fleet.
     Released {
@@ -51,6 +54,17 @@ pub enum Fact {
         machine: MachineName,
         /// Its hardware now.
         hardware: Vec<String>,
+    },
+    /// What is known of a machine's configuration where that alone does not reinstall it.
+    ConfigurationNoted {
+        /// The machine.
+        machine: MachineName,
+        /// What its disk holds, or is being written with.
+        installed: Generation,
+        /// What of that is not configuration.
+        basis: Basis,
+        /// The generation whose configuration comes with the next install.
+        deferred: Option<Generation>,
     },
     /// A step is about to be executed.
     Intended {
@@ -72,6 +86,9 @@ pub enum Fact {
         attempt: AttemptId,
         /// What it installs.
         generation: Generation,
+        /// What of that is not configuration; not known of attempts of earlier releases.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        basis: Option<Basis>,
     },
     /// Evidence of an attempt.
     Saw {
@@ -107,6 +124,7 @@ impl Fact {
             Fact::Claimed { machine, .. }
             | Fact::Released { machine }
             | Fact::HardwareChanged { machine, .. }
+            | Fact::ConfigurationNoted { machine, .. }
             | Fact::Ended { machine, .. } => machine,
             Fact::Renamed { to, .. } => to,
             Fact::Intended { step } => &step.machine,
@@ -142,6 +160,11 @@ pub struct MachineHistory {
     pub before: u32,
     /// What its disk is known to hold. `None`: never installed, or an install began to write and did not finish.
     pub installed: Option<Generation>,
+    /// What of that is not configuration, if that is known.
+    pub basis: Option<Basis>,
+    /// A generation, and the one that was declared while the disk held it or was being written with it, and differs from it in
+    /// configuration alone: that comes with the next install.
+    pub deferred: Option<(Generation, Generation)>,
     /// Attempts, oldest first.
     pub attempts: Vec<Attempt>,
     /// The step that was begun and whose end is not recorded, with the number of its intention.
@@ -166,6 +189,8 @@ pub struct Attempt {
     pub commit: CommitId,
     /// What it installs.
     pub generation: Generation,
+    /// What of that is not configuration, if that is known.
+    pub basis: Option<Basis>,
     /// When it began.
     pub began: Timestamp,
     /// Evidence, in order.
@@ -278,12 +303,18 @@ impl History {
 impl MachineHistory {
     fn apply(&mut self, seq: u64, at: Timestamp, commit: CommitId, fact: &Fact) {
         match fact {
-            Fact::Claimed { installed, hardware, .. } => {
+            Fact::Claimed { installed, hardware, basis, .. } => {
                 self.claimed = Some(at);
-                self.installed = *installed;
+                self.holds(*installed, *basis);
                 self.hardware.clone_from(hardware);
             }
             Fact::HardwareChanged { hardware, .. } => self.hardware.clone_from(hardware),
+            Fact::ConfigurationNoted { installed, basis, deferred, .. } => {
+                if self.installed == Some(*installed) {
+                    self.basis = Some(*basis);
+                }
+                self.deferred = deferred.map(|deferred| (*installed, deferred)).or(self.deferred);
+            }
             Fact::Intended { step } => {
                 if let Some((_, at, forgotten)) = self.pending.replace((seq, at, step.clone())) {
                     self.is_unsure(at, forgotten);
@@ -296,10 +327,11 @@ impl MachineHistory {
                     self.last = Some((at, step, outcome.clone()));
                 }
             }
-            Fact::Began { attempt, generation } => self.attempts.push(Attempt {
+            Fact::Began { attempt, generation, basis } => self.attempts.push(Attempt {
                 id: attempt.clone(),
                 commit,
                 generation: *generation,
+                basis: *basis,
                 began: at,
                 evidence: Vec::new(),
                 reported: None,
@@ -348,12 +380,17 @@ impl MachineHistory {
         // A word that comes again says nothing new of the disk.
         let written = attempt.reached(Rung::Written).is_some();
         attempt.evidence.push((at, evidence.clone()));
-        let generation = attempt.generation;
+        let (generation, basis) = (attempt.generation, attempt.basis);
         match evidence.rung() {
-            Rung::Writing if !written => self.installed = None,
-            Rung::Written => self.installed = Some(generation),
+            Rung::Writing if !written => self.holds(None, None),
+            Rung::Written if self.installed != Some(generation) => self.holds(Some(generation), basis),
             _ => {}
         }
+    }
+
+    /// Its disk holds something else now.
+    fn holds(&mut self, installed: Option<Generation>, basis: Option<Basis>) {
+        (self.installed, self.basis) = (installed, basis);
     }
 
     fn attempt_mut(&mut self, id: &AttemptId) -> Option<&mut Attempt> {
