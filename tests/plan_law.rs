@@ -9,7 +9,7 @@ use plan_world::*;
 use proptest::prelude::*;
 use rackwright::{
     model::*,
-    plan::{baseline, check, plan, render_markdown, render_text},
+    plan::{Input, LONGEST, baseline, check, plan, render_markdown, render_text},
 };
 
 const MACHINES: usize = 5;
@@ -429,7 +429,7 @@ impl Watched {
         assert_eq!(violations, [], "{}", render_text(&made));
         assert_eq!(self.world.plan().0, made, "the same input gives the same plan");
         assert!(render_text(&made).lines().all(|line| line.chars().count() <= 100));
-        assert!(render_markdown(&made).ends_with(".**\n"));
+        assert!(render_markdown(&made).contains("\n**Plan: ") && render_markdown(&made).chars().count() <= LONGEST);
         for name in self.world.fleet.machines.keys().chain(self.world.history.machines.keys()) {
             assert!(made.machines.contains_key(name), "{name} is absent");
         }
@@ -886,6 +886,16 @@ fn the_checker_counts_waves_anew() {
     let (made, violations) = world.plan();
     assert_eq!((made.machines[&name("m-2")].steps.len(), violations), (1, vec![]));
 
+    world.commit("a commit that changes nothing of it");
+    let (made, violations) = world.plan();
+    assert_eq!((made.machines[&name("m-2")].steps.len(), violations), (1, vec![]));
+    let begins_anew = |input: &Input<'_>| {
+        let history = History { goes_on: BTreeMap::new(), ..input.history.clone() };
+        let found = check(&made, &Input { history: &history, ..*input });
+        found.iter().any(|violation| violation.law == 7)
+    };
+    assert!(world.with_input(begins_anew), "one that begins anew has one canary");
+
     let mut world = before;
     let end = AttemptEnd::Failed { code: "no-disk-matches".to_owned(), why: String::new(), retry: false };
     world.append(Fact::Concluded { attempt, end });
@@ -934,9 +944,9 @@ fn a_base_and_a_head_are_compared_without_hardware() {
     let history = baseline(&base, world.now);
     let seen = BTreeMap::new();
     world.with_input(|input| {
-        let same = plan(&rackwright::plan::Input { fleet: &base, history: &history, seen: &seen, ..*input });
+        let same = plan(&Input { fleet: &base, history: &history, seen: &seen, ..*input });
         assert!(same.is_empty(), "{}", render_text(&same));
-        let made = plan(&rackwright::plan::Input { history: &history, former: Some(&base), seen: &seen, ..*input });
+        let made = plan(&Input { history: &history, former: Some(&base), seen: &seen, ..*input });
         let text = render_text(&made);
         assert!(text.contains("image changed"), "{text}");
         assert!(text.ends_with("Plan: 1 to reimage, 4 unchanged.\n"), "{text}");

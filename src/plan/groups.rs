@@ -23,10 +23,10 @@ use super::{
     Case, Input,
     approval::Approved,
     estimate::{self, Load},
-    waves::{Waves, first_attempt},
+    waves::Waves,
     windows,
 };
-use crate::model::{Amount, Budgets, Estimate, Fleet, Freeze, GroupPlan, Held, Machine, Rollout, RolloutName, SignedDuration};
+use crate::model::{Amount, Budgets, DomainPlan, Estimate, Fleet, Freeze, GroupPlan, Held, Machine, Rollout, RolloutName, SignedDuration};
 
 /// The groups of a fleet and its failure domains, with what is used.
 pub(super) struct Groups<'a> {
@@ -58,7 +58,7 @@ struct Group<'a> {
     /// Reinstalls that this commit asks for.
     wanted: u32,
     failures: u32,
-    /// Machines to install that this commit has not begun.
+    /// Machines to install that this rollout has not begun.
     new: u32,
     /// How long the last install of each of its machines took.
     took: Vec<SignedDuration>,
@@ -76,6 +76,14 @@ struct Usage {
 struct Counted {
     usage: Usage,
     limits: Vec<Amount>,
+    /// Reinstalls that the commit asks for.
+    wanted: u32,
+}
+
+impl Counted {
+    fn most(&self) -> Option<u32> {
+        self.limits.iter().map(|most| most.of(self.usage.total)).min()
+    }
 }
 
 impl Usage {
@@ -133,7 +141,7 @@ impl<'a> Groups<'a> {
             after: rollout.map_or(&[], |rollout| rollout.after.as_slice()),
             budgets,
             closed: closed(input, name, rollout),
-            waves: Waves::of(rollout),
+            waves: Waves::of(input, rollout),
             usage: Usage::default(),
             ready: 0,
             unfinished: 0,
@@ -164,8 +172,8 @@ impl<'a> Groups<'a> {
     pub(super) fn count(&mut self, case: &Case<'a>) {
         self.wanted += u32::from(case.wanted_by_commit);
         let group = &mut self.all[case.group];
-        group.waves.count(case, self.input.commit.id);
-        group.new += u32::from(case.has_to_be_installed() && first_attempt(case, self.input.commit.id).is_none());
+        group.waves.count(case);
+        group.new += u32::from(case.has_to_be_installed() && !group.waves.has_begun(case));
         group.took.extend(case.history.and_then(estimate::took));
         group.ready += u32::from(case.ready());
         group.unfinished += u32::from(case.unfinished());
@@ -175,6 +183,7 @@ impl<'a> Groups<'a> {
         for domain in domains(&self.labels, case.machine) {
             let counted = self.domains.entry(domain).or_default();
             counted.usage.count(case);
+            counted.wanted += u32::from(case.wanted_by_commit);
             counted.limits.extend(limits.get(&domain).filter(|most| !counted.limits.contains(most)).copied());
         }
         self.all[case.group].usage.count(case);
@@ -245,16 +254,16 @@ impl<'a> Groups<'a> {
     /// takes a place among the open attempts, but makes nothing unavailable that was not.
     pub(super) fn take(&mut self, case: &Case<'a>) -> Result<(), Held> {
         let group = &self.all[case.group];
-        let first = first_attempt(case, self.input.commit.id).is_none();
+        let first = !group.waves.has_begun(case);
         if first {
             group.waves.next(self.input.now)?;
         }
         let allowed = group.budgets.max_unavailable.of(group.usage.total);
         full(&group.usage, allowed, case.out_of_service, group.name)?;
         for domain in domains(&self.labels, case.machine) {
-            let Some(Counted { usage, limits }) = self.domains.get(&domain) else { continue };
-            if let Some(most) = limits.iter().map(|most| most.of(usage.total)).min() {
-                full(usage, most, case.out_of_service, &domain.to_string())?;
+            let Some(counted) = self.domains.get(&domain) else { continue };
+            if let Some(most) = counted.most() {
+                full(&counted.usage, most, case.out_of_service, &domain.to_string())?;
             }
         }
         let group = &mut self.all[case.group];
@@ -282,6 +291,21 @@ impl<'a> Groups<'a> {
             approved_by: self.approved.by(self.wanted).filter(|_| group.over_budget()).map(str::to_owned),
             failures: group.failures,
             wave: group.waves.report(),
+        })
+        .collect()
+    }
+}
+
+impl Groups<'_> {
+    /// For the plan: all failure domains in which the commit asks for reinstalls.
+    pub(super) fn report_domains(&self) -> Vec<DomainPlan> {
+        let used = self.domains.iter().filter(|(_, counted)| counted.wanted > 0);
+        used.map(|(domain, counted)| DomainPlan {
+            name: domain.to_string(),
+            total: counted.usage.total,
+            unavailable: counted.usage.unavailable,
+            unavailable_allowed: counted.most(),
+            destructive: counted.wanted,
         })
         .collect()
     }

@@ -12,6 +12,7 @@ mod approval;
 mod check;
 mod deadlines;
 mod estimate;
+mod goes_on;
 mod groups;
 mod identity;
 mod later;
@@ -20,6 +21,7 @@ mod names;
 mod power;
 pub mod reimage;
 mod render;
+mod review;
 mod waits;
 mod waves;
 mod windows;
@@ -29,9 +31,11 @@ use std::collections::BTreeMap;
 
 pub use check::{Violation, check};
 pub use deadlines::*;
+pub use goes_on::goes_on;
 pub use identity::hardware;
 pub use later::NEXT_INSTALL;
-pub use render::{render_machine, render_markdown, render_text};
+pub use render::{render_machine, render_text};
+pub use review::{LONGEST, render_markdown};
 
 use crate::model::{
     Action, AttemptEnd, AttemptId, Brake, Commit, Fleet, Held, History, Install, Machine, MachineHistory, MachineName, MachinePlan,
@@ -150,7 +154,15 @@ pub fn plan(input: &Input<'_>) -> Plan {
     }
     machines.extend(takers.into_iter().map(|case| (case.machine.name.clone(), machine::plan(input, &mut groups, case))));
     machines.extend(names.gone.iter().map(|(name, history)| ((*name).clone(), machine::left(input, &names, name, history))));
-    Plan { commit: input.commit.clone(), at: input.now, machines, problems: input.problems.to_vec(), groups: groups.report(), estimate }
+    Plan {
+        commit: input.commit.clone(),
+        at: input.now,
+        machines,
+        problems: input.problems.to_vec(),
+        groups: groups.report(),
+        domains: groups.report_domains(),
+        estimate,
+    }
 }
 
 fn fails(step: &Step) -> bool {
