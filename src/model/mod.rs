@@ -11,6 +11,7 @@ mod choose;
 mod commit;
 mod evidence;
 mod fleet;
+mod fold;
 mod held;
 mod history;
 mod ident;

@@ -84,7 +84,7 @@ impl Effect {
             Effect::Rename => "to rename",
             Effect::Claim => "to claim",
             Effect::Waiting => "waiting",
-            Effect::NextInstall => "with configuration for the next install",
+            Effect::NextInstall => "configured later",
             Effect::Drift => "with drift",
             Effect::Unchanged => "unchanged",
         }
