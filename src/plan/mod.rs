@@ -8,6 +8,7 @@
 //!
 //! **Non-goals.** Executing. Reading manifests. Asking BMCs.
 
+mod after;
 mod approval;
 mod check;
 mod deadlines;
