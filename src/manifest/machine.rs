@@ -12,7 +12,7 @@ use super::{
 };
 use crate::model::{
     BmcTarget, BootSettings, Disks, Fingerprint, Generation, Identity, Install, Mac, Machine, MachineName, NetworkName, Nic, Place,
-    PowerIntent, ProfileName, SecretName, SourceRef, Trust,
+    PowerIntent, ProfileName, SecretName, SourceRef, Trust, Upkeep,
 };
 
 impl MachineSpec {
@@ -23,6 +23,7 @@ impl MachineSpec {
             power: self.power,
             disks: self.disks.as_ref(),
             configuration: self.configuration.as_ref(),
+            on_config_change: self.on_config_change,
         }
     }
 }
@@ -69,6 +70,7 @@ impl<'a> Reader<'a> {
             boot: BootSettings { mode: settings.mode.unwrap_or_default() },
             on_claim: spec.on_claim,
             suspend: spec.suspend,
+            upkeep: Upkeep { on_config_change: settings.on_config_change.unwrap_or_default() },
         };
         machine.install = self.install(&machine, &settings);
         Some(machine)
