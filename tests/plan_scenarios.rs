@@ -84,6 +84,8 @@ impl Scenario {
             "progress" => self.progress(rest),
             "publish" => names(rest[0]).iter().for_each(|name| self.world.publish(name, rest[1])),
             "lose" => names(rest[0]).iter().for_each(|name| self.world.lose(name, rest[1])),
+            "old" => self.world.old = true,
+            "restarted" => self.world.restarted = true,
             "lost" => self.world.history.lost = true,
             "broken" => self.broken(),
             "hold" => self.hold(rest),
@@ -299,6 +301,10 @@ fn set(machine: &mut Machine, key: &str, value: &str) {
             machine.handoffs.uses = uses;
         }
         "rebuild" => machine.install = Some(install(image, user_data, value.parse().unwrap())),
+        "onConfigChange" => {
+            let waits = value == "NextInstall";
+            machine.upkeep.on_config_change = if waits { OnConfigChange::NextInstall } else { OnConfigChange::Reinstall };
+        }
         "rack" => machine.place.rack = Some(value.to_owned()),
         "group" => drop(machine.labels.insert("group".to_owned(), value.to_owned())),
         label if label.starts_with("label:") => drop(machine.labels.insert(label["label:".len()..].to_owned(), value.to_owned())),

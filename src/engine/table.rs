@@ -59,7 +59,7 @@ fn released(fleet: &Fleet, plan: &Plan, history: &History) -> BTreeMap<AttemptId
     let mut released = BTreeMap::new();
     for part in plan.machines.values().filter(goes_on) {
         let (Some(ticket), Some(machine)) = (&part.ticket, fleet.machines.get(&part.name)) else { continue };
-        let source = |wanted: &HandoffUse| Some((wanted.clone(), history.handoff(fleet, wanted).ok()?.attempt.clone()));
+        let source = |wanted: &HandoffUse| Some((wanted.clone(), history.handoff(fleet, wanted, |_, _| true).ok()?.attempt.clone()));
         let values: BTreeMap<HandoffUse, AttemptId> = machine.handoffs.uses.iter().filter_map(source).collect();
         if !values.is_empty() {
             released.insert(ticket.attempt.clone(), values);

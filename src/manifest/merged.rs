@@ -13,7 +13,7 @@ use super::{
     raw::{self, Kind, ProfileSpec, Spec},
     text,
 };
-use crate::model::{BootMode, DiskHint, HandoffName, PowerIntent};
+use crate::model::{BootMode, DiskHint, HandoffName, OnConfigChange, PowerIntent};
 
 /// How long a chain of `extends` may be. People lose the thread after four; this only bounds the recursion.
 const MAX_EXTENDS: usize = 32;
@@ -27,6 +27,7 @@ pub(crate) struct Settings<'a> {
     pub(crate) system: Option<DiskHint>,
     pub(crate) keep: Vec<DiskHint>,
     pub(crate) user_data: Option<&'a str>,
+    pub(crate) on_config_change: Option<OnConfigChange>,
     pub(crate) publishes: Option<BTreeSet<HandoffName>>,
 }
 
@@ -41,6 +42,7 @@ impl<'a> Settings<'a> {
             system: over.system.clone().or(self.system),
             keep: self.keep,
             user_data: over.user_data.or(self.user_data),
+            on_config_change: over.on_config_change.or(self.on_config_change),
             publishes: over.publishes.clone().or(self.publishes),
         }
     }
@@ -54,6 +56,7 @@ pub(crate) struct Stated<'a> {
     pub(crate) power: Option<PowerIntent>,
     pub(crate) disks: Option<&'a raw::Disks>,
     pub(crate) configuration: Option<&'a raw::Configuration>,
+    pub(crate) on_config_change: Option<OnConfigChange>,
     pub(crate) publishes: Option<&'a Vec<String>>,
 }
 
@@ -71,7 +74,8 @@ impl<'a> Stated<'a> {
         template_exists: impl Fn(&str) -> bool,
         faults: &mut Vec<Fault>,
     ) -> Settings<'a> {
-        let mut settings = Settings { power: self.power, user_data: self.user_data(), ..Settings::default() };
+        let mut settings =
+            Settings { power: self.power, user_data: self.user_data(), on_config_change: self.on_config_change, ..Settings::default() };
         if let Some(image) = self.image {
             faults.extend(names.check(Kind::Image, image, number, || path_to!["spec", "image"]));
             settings.image = Some(image);
@@ -155,6 +159,7 @@ impl ProfileSpec {
             power: self.power,
             disks: self.disks.as_ref(),
             configuration: self.configuration.as_ref(),
+            on_config_change: self.on_config_change,
             publishes: self.publishes.as_ref(),
         }
     }

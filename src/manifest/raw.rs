@@ -10,7 +10,7 @@ pub(crate) use super::{
     raw_rollout::{Breaker, Budgets, MaxDestructive, MaxUnavailable, PerLabel, RolloutSpec, Window},
     scalars::{AmountText, Freeze, Labels, SizeText, Text},
 };
-use crate::model::{BootMode, DhcpMode, DriftPolicy, ImageFormat, OnClaim, PowerIntent};
+use crate::model::{BootMode, DhcpMode, DriftPolicy, ImageFormat, OnClaim, OnConfigChange, PowerIntent};
 
 /// The one version of the documents' shape that this program reads.
 pub(crate) const API_VERSION: &str = "rackwright.dev/v1alpha1";
@@ -143,6 +143,8 @@ pub(crate) struct MachineSpec {
     pub(crate) configuration: Option<Configuration>,
     /// Names of values that the installed system may publish, for templates that say `handoff("machine", "name")`.
     pub(crate) publishes: Option<Vec<String>>,
+    /// What to do when only the configuration is another: Reinstall, or leave it to the NextInstall. Instead of the profile's.
+    pub(crate) on_config_change: Option<OnConfigChange>,
 }
 
 /// What the machine must prove to be before anything disruptive. State at least one.
@@ -280,6 +282,9 @@ pub(crate) struct ProfileSpec {
     pub(crate) configuration: Option<Configuration>,
     /// Names of values that the installed system may publish, for templates that say `handoff("machine", "name")`.
     pub(crate) publishes: Option<Vec<String>>,
+    /// What to do when only the configuration is another: Reinstall, or leave it to the NextInstall (another image, a raised `rebuild`, a
+    /// failed install). Reinstall if neither machine nor profile says so. Changing it reinstalls nothing.
+    pub(crate) on_config_change: Option<OnConfigChange>,
 }
 
 /// An image that can be put on a disk. Changing the digest is what reimages.

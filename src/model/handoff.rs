@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, AttemptEnd, AttemptId, Fleet, HandoffName, History, MachineHistory, MachineName, Rung, Timestamp};
+use super::{Attempt, AttemptEnd, AttemptId, Fleet, HandoffName, History, Machine, MachineHistory, MachineName, Rung, Timestamp};
 
 /// Where a marker begins and ends in rendered text. Both are noncharacters of Unicode (U+FDD0 to U+FDEF), which no text that people
 /// exchange has; templates and their inputs are refused if they hold one. They are part of what generations hash, so they never change.
@@ -251,11 +251,17 @@ impl MachineHistory {
 }
 
 impl History {
-    /// Where a value is to be taken from: what the journal says of it, if its publisher holds what it should and nothing is on its way there.
+    /// Where a value is to be taken from: what the journal says of it, if its publisher holds what it should, as `settled` tells, and nothing is
+    /// on its way there.
     ///
     /// # Errors
     /// Why there is none, and since when that is so.
-    pub fn handoff(&self, fleet: &Fleet, wanted: &HandoffUse) -> Result<&Published, (HandoffWait, Option<Timestamp>)> {
+    pub fn handoff(
+        &self,
+        fleet: &Fleet,
+        wanted: &HandoffUse,
+        settled: impl FnOnce(&Machine, &MachineHistory) -> bool,
+    ) -> Result<&Published, (HandoffWait, Option<Timestamp>)> {
         let publisher = fleet.machines.get(&wanted.from).filter(|machine| machine.handoffs.publishes.contains(&wanted.name));
         let Some(publisher) = publisher else { return Err((HandoffWait::NoPublisher, None)) };
         let Some(known) = self.machines.get(&wanted.from) else { return Err((HandoffWait::ToInstall, None)) };
@@ -270,7 +276,7 @@ impl History {
         {
             return Err((HandoffWait::Failed { attempt: attempt.id.clone(), code: code.clone() }, Some(*at)));
         }
-        if desired.is_none() || known.installed != desired {
+        if known.installed.is_none() || !settled(publisher, known) {
             return Err((HandoffWait::ToInstall, known.claimed));
         }
         match known.published.get(&wanted.name) {

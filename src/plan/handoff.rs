@@ -6,8 +6,9 @@
 use super::{
     Input,
     names::{Names, Standing},
+    wish::{Wish, wish},
 };
-use crate::model::{Attempt, HandoffUse, HandoffWait, Held, Machine};
+use crate::model::{Attempt, HandoffUse, HandoffWait, Held, Machine, MachineHistory};
 
 /// What an install of `machine` waits for; `open` is one that is on its way.
 pub(super) fn missing(input: &Input<'_>, names: &Names<'_>, machine: &Machine, open: Option<&Attempt>) -> Vec<Held> {
@@ -20,7 +21,9 @@ fn stands_against(input: &Input<'_>, names: &Names<'_>, wanted: &HandoffUse, ope
     if !matches!(names.standing(&wanted.from), None | Some(Standing::Changed)) {
         return held(HandoffWait::Unsettled, None);
     }
-    match input.history.handoff(input.fleet, wanted) {
+    let settled =
+        |publisher: &Machine, known: &MachineHistory| wish(publisher, known, input.former, input.now, &input.deadlines) == Wish::Nothing;
+    match input.history.handoff(input.fleet, wanted, settled) {
         Err((wait, since)) => held(wait, since),
         // The agent may have been given what was there before.
         Ok(published) if open.is_some_and(|open| published.seq > open.seq) => held(HandoffWait::Newer, Some(published.at)),

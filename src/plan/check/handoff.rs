@@ -1,7 +1,7 @@
 //! Handed values, read anew: from the rendered text and the journal alone. Nobody is installed with a value of a system that is gone.
 
 use super::Reader;
-use crate::model::{AttemptEnd, MachineHistory, MachinePlan, Rung};
+use crate::model::{AttemptEnd, Machine, MachineHistory, MachinePlan, OnConfigChange, Rung};
 
 impl Reader<'_, '_> {
     /// What the text that goes on the disk has markers for, as publisher and name. `None`: a marker that nobody can read.
@@ -23,8 +23,18 @@ impl Reader<'_, '_> {
         let may = declared.handoffs.publishes.iter().any(|own| own.as_str() == name);
         let generation = declared.install.as_ref().map(|install| install.generation);
         let Some(said) = known.published.iter().find(|(own, _)| own.as_str() == name).map(|(_, said)| said) else { return false };
-        let holds = generation.is_some() && known.installed == generation && wrote_it(known, said.attempt.number);
+        let as_declared = generation.is_some() && known.installed == generation;
+        let holds = (as_declared || self.but_for_configuration(declared, known)) && wrote_it(known, said.attempt.number);
         may && holds && said.lost.is_none() && said.seq < before && known.attempts.iter().all(|attempt| attempt.end.is_some())
+    }
+
+    /// Whether a disk lacks only configuration that is left to the next install.
+    fn but_for_configuration(&self, declared: &Machine, known: &MachineHistory) -> bool {
+        let (Some(install), Some(installed)) = (&declared.install, known.installed) else { return false };
+        let former = self.input.former.and_then(|former| former.machines.get(&declared.name)).and_then(|former| former.install.as_ref());
+        let basis = known.basis.or(former.filter(|former| former.generation == installed).map(|former| former.basis()));
+        let waits = declared.upkeep.on_config_change == OnConfigChange::NextInstall && basis == Some(install.basis());
+        waits || known.deferred == Some((installed, install.generation))
     }
 
     /// Nothing begins, and no ticket lets write, without each value.
