@@ -3,6 +3,7 @@
 mod agent;
 mod completion;
 pub mod config;
+mod edit;
 mod explain;
 pub mod get;
 mod history;
@@ -78,6 +79,10 @@ enum Command {
     Journal(journal::Args),
     Hold(hold::Args),
     Unhold(hold::UnholdArgs),
+    Suspend(edit::SuspendArgs),
+    Resume(edit::ResumeArgs),
+    Rebuild(edit::RebuildArgs),
+    Approve(edit::ApproveArgs),
     Notes(notes::Args),
     Observe(observe::Args),
     Sim(sim::Args),
@@ -116,6 +121,10 @@ pub fn main() -> ExitCode {
         Command::Journal(args) => journal::run(&args),
         Command::Hold(args) => hold::hold(&args),
         Command::Unhold(args) => hold::unhold(&args),
+        Command::Suspend(args) => edit::suspend(&args),
+        Command::Resume(args) => edit::resume(&args),
+        Command::Rebuild(args) => edit::rebuild(&args),
+        Command::Approve(args) => edit::approve(&args),
         Command::Notes(args) => notes::run(&args),
         Command::Observe(args) => observe::run(&args),
         Command::Sim(args) => sim::run(&args),

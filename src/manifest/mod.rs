@@ -11,9 +11,11 @@
 //!
 //! **Invariant.** What a file says depends on its bytes alone, so documents are kept by blob id, and a push costs what it changed.
 
+mod after;
 mod again;
 mod budgets;
 mod cache;
+mod edit;
 mod explain;
 mod fault;
 mod load;
@@ -37,6 +39,7 @@ mod world;
 mod yaml;
 
 pub use cache::Cache;
+pub use edit::{Edit, EditError, edit};
 pub use load::{Loaded, load};
 pub use render::render;
 pub use schema::schemas;
