@@ -50,7 +50,9 @@ impl Page {
         if said.is_empty() {
             let _ = writeln!(self.0, "    nothing");
         }
-        said.iter().for_each(|violation| drop(writeln!(self.0, "    {violation}")));
+        for violation in said {
+            let _ = writeln!(self.0, "    {violation}");
+        }
     }
 }
 
@@ -404,7 +406,9 @@ fn tickets(page: &mut Page) {
     writes.commit("v3");
     edit(&mut writes, "m-1", |machine| machine.install = Some(install("v3", None, 0)));
     page.case("in its write, what the commit before said", &writes, |_| {});
-    page.case("a ticket where none is open", &self::world(), |plan| plan.machines.get_mut(&name("m-1")).unwrap().ticket.clone_from(&ticket));
+    page.case("a ticket where none is open", &self::world(), |plan| {
+        plan.machines.get_mut(&name("m-1")).unwrap().ticket.clone_from(&ticket)
+    });
     let mut two = wants();
     edit(&mut two, "m-2", |machine| machine.install = Some(install("v2", None, 0)));
     two.turn(false);
@@ -482,7 +486,8 @@ fn budgets(page: &mut Page) {
         page.case(&format!("five of four, {text} by {by}"), &approved, also(&["m-1", "m-2", "m-3", "m-4", "m-5"]));
     }
     let per = PerLabel { label: "feed".to_owned(), most: Amount::Count(1) };
-    let mut feeds = rolls(|rollout| (rollout.budgets.max_unavailable_per, rollout.budgets.max_unavailable_rack) = (vec![per], Some(Amount::Count(2))));
+    let mut feeds =
+        rolls(|rollout| (rollout.budgets.max_unavailable_per, rollout.budgets.max_unavailable_rack) = (vec![per], Some(Amount::Count(2))));
     for (number, feed) in [(1, "a"), (2, "a"), (3, "b"), (4, "b")] {
         edit(&mut feeds, &format!("m-{number}"), |machine| drop(machine.labels.insert("feed".to_owned(), feed.to_owned())));
     }
@@ -502,7 +507,7 @@ fn budgets(page: &mut Page) {
 fn order(page: &mut Page) {
     let mut groups = rolls(|_| {});
     let all = groups.fleet.rollouts.pop_first().unwrap().1;
-    for (text, after) in [("first", vec![]), ("second", vec![RolloutName::new("first").unwrap()])] {
+    for (text, after) in [("first", vec![]), ("second", vec![After::from(RolloutName::new("first").unwrap())])] {
         let name = RolloutName::new(text).unwrap();
         let selector = [("group".to_owned(), text.to_owned())].into();
         groups.fleet.rollouts.insert(name.clone(), Rollout { name, selector, after, ..all.clone() });
@@ -512,7 +517,30 @@ fn order(page: &mut Page) {
         edit(&mut groups, &format!("m-{number}"), |machine| drop(machine.labels.insert("group".to_owned(), group.to_owned())));
     }
     groups.turn(false);
-    page.case("before the group that it comes after", &groups, also(&["m-3"]));
+    let groups = groups;
+    page.case("while an install of the group before is on its way", &groups, also(&["m-3"]));
+    let after = |change: fn(&mut After)| {
+        let mut world = groups.clone();
+        world.fleet.rollouts.values_mut().flat_map(|rollout| &mut rollout.after).for_each(change);
+        world
+    };
+    page.case("after a group that is not there", &after(|after| after.rollout = RolloutName::new("gone").unwrap()), also(&["m-3"]));
+    page.case("after all of a group, of which none is ready", &after(|after| after.share = Some(100)), also(&["m-3"]));
+    let mut ready = groups.clone();
+    for machine in ["m-1", "m-2"] {
+        let attempt = ready.open(&name(machine)).unwrap().id.clone();
+        ready.reach(&name(machine), Rung::CalledHome);
+        ready.append(Fact::Concluded { attempt, end: AttemptEnd::Done });
+    }
+    page.case("once the group before is ready", &ready, also(&["m-3"]));
+    let young = |world: &mut World| {
+        world.fleet.rollouts.values_mut().flat_map(|own| &mut own.after).for_each(|after| after.healthy_for = SignedDuration::from_secs(60))
+    };
+    page.stale("once the group before is ready, for too short a while", &ready, young);
+    ready.tick(60);
+    page.stale("once the group before is ready for long enough", &ready, young);
+    let other = |world: &mut World| edit(world, "m-1", |machine| machine.install = Some(install("v3", None, 0)));
+    page.stale("a machine of the group before is to hold something else", &ready, other);
     let canary = |rollout: &mut Rollout| (rollout.waves, rollout.soak) = (vec![Amount::Count(1)], SignedDuration::from_mins(10));
     let mut waves = rolls(canary);
     page.case("a canary, and another", &waves, also(&["m-2"]));
@@ -565,7 +593,9 @@ fn closed(page: &mut Page) {
     let world = rolls(|_| {});
     let until = |world: &World, seconds| world.now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
     page.stale("frozen meanwhile", &world, |world| world.fleet.settings.freeze = Some(Freeze::default()));
-    page.stale("frozen until now", &world, |world| world.fleet.settings.freeze = Some(Freeze { until: Some(until(world, 0)), reason: None }));
+    page.stale("frozen until now", &world, |world| {
+        world.fleet.settings.freeze = Some(Freeze { until: Some(until(world, 0)), reason: None })
+    });
     page.stale("frozen for another second", &world, |world| {
         world.fleet.settings.freeze = Some(Freeze { until: Some(until(world, 1)), reason: None });
     });
@@ -573,7 +603,8 @@ fn closed(page: &mut Page) {
     page.stale("its rollout is frozen meanwhile", &world, rollout(|rollout| rollout.freeze = Some(Freeze::default())));
     page.stale("paused meanwhile", &world, rollout(|rollout| rollout.paused = true));
     let window = |from, to| Window { days: Weekday::ALL.to_vec(), from, to, time_zone: "UTC".to_owned() };
-    let windows = |own: Vec<Window>| move |world: &mut World| world.fleet.rollouts.values_mut().for_each(|rollout| rollout.windows.clone_from(&own));
+    let windows =
+        |own: Vec<Window>| move |world: &mut World| world.fleet.rollouts.values_mut().for_each(|rollout| rollout.windows.clone_from(&own));
     page.stale("another window meanwhile", &world, windows(vec![window(60, 120)]));
     page.stale("a window that is open meanwhile", &world, windows(vec![window(60, 120), window(0, 1)]));
     page.stale("a window that is over meanwhile", &world, windows(vec![window(1439, 0)]));
@@ -614,7 +645,9 @@ fn brake(page: &mut Page) {
     let mut gone = self::world();
     gone.commit("remove");
     gone.fleet.machines.remove(&name("m-3"));
-    for (what, brake) in [("it by name", by_name("m-3")), ("all", held(HoldScope::All)), ("default", group("default")), ("nobody knows what", unreadable)] {
+    for (what, brake) in
+        [("it by name", by_name("m-3")), ("all", held(HoldScope::All)), ("default", group("default")), ("nobody knows what", unreadable)]
+    {
         page.stale(&format!("released, and on hold is {what}"), &gone, |world| world.brake = brake);
     }
     let mut renamed = self::world();
@@ -653,16 +686,32 @@ fn replaced(page: &mut Page) {
     let old = self::world();
     let hardware = hardware(&old, "m-3");
     page.case("the same, claimed as another", &old, as_replaced());
-    page.case("a serial number that changed, claimed as another", &another(|machine| machine.nics = old.fleet.machines[&name("m-3")].nics.clone()), as_replaced());
-    page.case("a card that changed, claimed as another", &another(|machine| machine.identity.serial = Some("SN-m-3".to_owned())), as_replaced());
+    page.case(
+        "a serial number that changed, claimed as another",
+        &another(|machine| machine.nics = old.fleet.machines[&name("m-3")].nics.clone()),
+        as_replaced(),
+    );
+    page.case(
+        "a card that changed, claimed as another",
+        &another(|machine| machine.identity.serial = Some("SN-m-3".to_owned())),
+        as_replaced(),
+    );
     page.case("nothing that tells, claimed as another", &another(|machine| machine.identity.serial = None), as_replaced());
     let mut elsewhere = another(|_| {});
     let mut moved = Arc::unwrap_or_clone(old.fleet.machines[&name("m-3")].clone());
     moved.name = name("n-3");
     elsewhere.fleet.machines.insert(name("n-3"), moved.into());
     page.case("the one before is here under another name, and forgotten", &elsewhere, as_replaced());
-    page.case("another stands under its name, and is noted as the same", &world, one("m-3", Action::NoteHardware { hardware: rackwright::plan::hardware(&world.fleet.machines[&name("m-3")]) }));
-    page.case("something else is noted", &another(|machine| machine.identity.serial = Some("SN-m-3".to_owned())), one("m-3", Action::NoteHardware { hardware }));
+    page.case(
+        "another stands under its name, and is noted as the same",
+        &world,
+        one("m-3", Action::NoteHardware { hardware: rackwright::plan::hardware(&world.fleet.machines[&name("m-3")]) }),
+    );
+    page.case(
+        "something else is noted",
+        &another(|machine| machine.identity.serial = Some("SN-m-3".to_owned())),
+        one("m-3", Action::NoteHardware { hardware }),
+    );
     // Its disk was written by us, and came along.
     let mut wrote = open(Rung::Writing);
     end(&mut wrote, "m-1", true);
@@ -754,7 +803,8 @@ fn every_sentence_of_the_second_reader_is_said() {
         for sentence in text.split('"').skip(1).step_by(2).filter(is_sentence) {
             sentences += 1;
             let mut rest = page.0.as_str();
-            let said = sentence.split(['{', '}']).step_by(2).all(|part| rest.find(part).map(|at| rest = &rest[at + part.len()..]).is_some());
+            let said =
+                sentence.split(['{', '}']).step_by(2).all(|part| rest.find(part).map(|at| rest = &rest[at + part.len()..]).is_some());
             assert!(said, "it never says {sentence:?}");
         }
     }
