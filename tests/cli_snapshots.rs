@@ -56,6 +56,7 @@ fn help_teaches() {
         "notes",
         "notes setup",
         "observe",
+        "adopt",
         "sim",
         "sim init",
         "sim image",
@@ -158,8 +159,9 @@ fn failed_once(path: &Path, origin: &str, generation: &str) {
             machine,
             installed: Some(Generation::of(Digest::of(b"before"), None, 0)),
             hardware: vec!["serial:sn-web-01".into(), "mac:52:54:00:77:00:0b".into()],
+            basis: None,
         },
-        Fact::Began { attempt: attempt.clone(), generation: generation.parse().unwrap() },
+        Fact::Began { attempt: attempt.clone(), generation: generation.parse().unwrap(), basis: None },
         Fact::Concluded { attempt, end },
     ];
     let journal = SqliteJournal::open(path, "a test").unwrap();
