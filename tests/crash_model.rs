@@ -173,7 +173,7 @@ impl Model {
         let installed = Some(install("v1", None, 0).generation);
         for machine in self.machines.clone() {
             let hardware = hardware(&self.fleets[0].machines[&machine]);
-            self.append(&mut state, vec![Fact::Claimed { machine, installed, hardware }]);
+            self.append(&mut state, vec![Fact::Claimed { machine, installed, hardware, basis: None }]);
         }
         state
     }
@@ -665,7 +665,7 @@ fn effect(action: &Action) -> Option<Effect> {
 
 fn fact_of(step: &Step) -> Fact {
     match &step.action {
-        Action::BeginAttempt { attempt, generation } => Fact::Began { attempt: attempt.clone(), generation: *generation },
+        Action::BeginAttempt { attempt, generation } => Fact::Began { attempt: attempt.clone(), generation: *generation, basis: None },
         Action::Witness { attempt, rung } => Fact::Saw { attempt: attempt.clone(), evidence: plain_evidence(*rung) },
         Action::EndAttempt { attempt, end } => Fact::Concluded { attempt: attempt.clone(), end: end.clone() },
         action => panic!("{action} is not in this model"),

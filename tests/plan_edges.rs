@@ -29,6 +29,7 @@ fn done(state: &Reimage, power: PowerState, last: Option<(i64, Action)>, second:
         evidence: vec![],
         reported: None,
         end: None,
+        basis: None,
     };
     let last = last.map(|(second, action)| (at(second), Step { machine: name("m-1"), action, reason: Reason::NewMachine }, Outcome::Done));
     let mode = BootMode::UEFI;
@@ -87,7 +88,7 @@ fn known_as(hardware: Vec<String>) -> Vec<Action> {
     own.nics.push(Nic { name: "lan1".to_owned(), mac: Mac([0xf0, 1, 2, 3, 4, 5]), ..own.nics[0].clone() });
     world.add(own);
     let installed = Some(install("v1", None, 0).generation);
-    world.append(Fact::Claimed { machine: name("m-1"), installed, hardware });
+    world.append(Fact::Claimed { machine: name("m-1"), installed, hardware, basis: None });
     let (plan, violations) = world.plan();
     assert_eq!(violations, []);
     plan.steps().map(|step| step.action.clone()).collect()

@@ -253,7 +253,7 @@ fn claims(page: &mut Page) {
     page.case("claimed again", &world(), one("m-3", claim(v1)));
     let mut bare = world();
     edit(&mut bare, "m-3", |machine| machine.install = None);
-    bare.append(Fact::Claimed { machine: name("m-3"), installed: None, hardware: hardware(&bare, "m-3") });
+    bare.append(Fact::Claimed { machine: name("m-3"), installed: None, hardware: hardware(&bare, "m-3"), basis: None });
     edit(&mut bare, "m-3", |machine| machine.install = Some(install("v1", None, 0)));
     page.case("an image for what was adopted without", &bare, |_| {});
     page.case("an image for what was adopted without, of another generation", &bare, one("m-3", claim(v2)));
@@ -784,10 +784,37 @@ fn renames(page: &mut Page) {
     page.case("known with other hardware, and switched off", &stranger, one("m-3", off(false)));
 }
 
+/// Configuration that waits for the next install.
+fn later(page: &mut Page) {
+    let mut world = World::new();
+    world.add(Machine { install: Some(install("v1", Some("a"), 0)), ..machine("m-1", 1) });
+    edit(&mut world, "m-1", |machine| machine.upkeep.on_config_change = OnConfigChange::NextInstall);
+    (0..3).for_each(|_| drop(world.turn(false)));
+    world.commit("another configuration");
+    edit(&mut world, "m-1", |machine| machine.install = Some(install("v1", Some("b"), 0)));
+    let (old, new) = (install("v1", Some("a"), 0), install("v1", Some("b"), 0));
+    page.case("another configuration", &world, |_| {});
+    page.case("another configuration, installed", &world, steps("m-1", vec![begin("m-1", 1, new.generation)]));
+    let note = |installed, basis, deferred| one("m-1", Action::NoteConfiguration { installed, basis, deferred });
+    page.case("another configuration, noted", &world, note(old.generation, old.basis(), Some(new.generation)));
+    page.case("noted of what it does not hold", &world, note(new.generation, new.basis(), None));
+    page.case("noted with another image", &world, note(old.generation, install("v2", None, 0).basis(), None));
+    let mut image = world.clone();
+    edit(&mut image, "m-1", |machine| machine.install = Some(install("v2", Some("b"), 0)));
+    let v2 = image.fleet.machines[&name("m-1")].generation();
+    page.case("another image", &image, |_| {});
+    page.case("another image, left to the next install", &image, note(old.generation, old.basis(), v2));
+    let mut gone = world.clone();
+    gone.fleet.machines.remove(&name("m-1"));
+    page.case("left, and its configuration noted", &gone, note(old.generation, old.basis(), None));
+}
+
 #[test]
 fn every_sentence_of_the_second_reader_is_said() {
     let mut page = Page::default();
-    for part in [form, touched, identity, claims, releases, begins, attempts, tickets, budgets, order, closed, brake, replaced, renames] {
+    for part in
+        [form, touched, identity, claims, releases, begins, attempts, tickets, budgets, order, closed, brake, replaced, renames, later]
+    {
         part(&mut page);
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
