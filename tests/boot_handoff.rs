@@ -85,7 +85,7 @@ async fn hello(site: &Site) -> Result<(String, Option<HandoffPlace>), StatusCode
         return Err(answer.status());
     }
     let AgentCommand::Install { install, handoff, .. } = answer.json().await.unwrap() else { panic!("no install") };
-    Ok((install.user_data.unwrap(), handoff))
+    Ok((install.user_data.unwrap(), handoff.map(|place| *place)))
 }
 
 fn ups(site: &Site) -> usize {

@@ -40,7 +40,7 @@ pub async fn run(params: Params, host: Arc<dyn Host>, boot_id: String, pace: Pac
         }
         Ok(AgentCommand::Install { attempt, install: wanted, system, keep, call_home, handoff }) => {
             client.say(&format!("{attempt}: installing {} ({})", wanted.image.name, wanted.image.digest.short()));
-            let order = Order { machine: attempt.machine, install: *wanted, system, keep, call_home, handoff };
+            let order = Order { machine: attempt.machine, install: *wanted, system, keep, call_home, handoff: handoff.map(|place| *place) };
             install(&client, &host, disks, order).await
         }
     }

@@ -78,7 +78,7 @@ pub enum AgentCommand {
         call_home: String,
         /// Where the installed system may publish values for others, if its manifest says that it does.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        handoff: Option<HandoffPlace>,
+        handoff: Option<Box<HandoffPlace>>,
     },
     /// The disk is written already: reboot into it.
     BootFromDisk,

@@ -203,8 +203,9 @@ impl HandoffWait {
         }
     }
 
-    pub(super) fn text(&self, from: &MachineName) -> String {
-        match self {
+    pub(super) fn text(&self, from: &MachineName, since: Option<Timestamp>) -> String {
+        let since = since.map(|since| format!(" (since {since:.0})")).unwrap_or_default();
+        let why = match self {
             HandoffWait::NoPublisher => format!("no manifest says that {from} publishes it"),
             HandoffWait::Unsettled => format!("it is not settled which machine is {from}"),
             HandoffWait::ToInstall => format!("{from} is to be installed first"),
@@ -218,7 +219,8 @@ impl HandoffWait {
                 format!("{from} published it and the controller lost it: let {from} publish it again, or raise its `rebuild`")
             }
             HandoffWait::Newer => format!("{from} published it after this install began, so another begins"),
-        }
+        };
+        why + &since
     }
 }
 

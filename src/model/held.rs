@@ -192,10 +192,7 @@ impl fmt::Display for Held {
                 healthy_at.map_or(Ok(()), |at| write!(f, " and has to stay so until {at:.0}"))?;
                 if *tripped { write!(f, ", and whose breaker is open") } else { Ok(()) }
             }
-            Held::Handoff { value, wait, since } => {
-                let since = since.map(|since| format!(" (since {since:.0})")).unwrap_or_default();
-                write!(f, "waits for {value}: {}{since}", wait.text(&value.from))
-            }
+            Held::Handoff { value, wait, since } => write!(f, "waits for {value}: {}", wait.text(&value.from, *since)),
             Held::Breaker { scope, failures, allowed } => {
                 let counted = if *failures == 1 { "failure" } else { "failures" };
                 write!(f, "breaker of {scope} is open: {failures} {counted}, {allowed} open it")

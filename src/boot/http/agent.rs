@@ -82,7 +82,7 @@ async fn command(state: &State, attempt: &AttemptId, hello: AgentHello) -> Resul
     if let AgentCommand::Install { install, handoff, .. } = &mut command {
         let given = state.given(attempt, install.user_data.as_deref());
         install.user_data = given.map_err(|why| WitnessError::NotNow { attempt: attempt.clone(), why })?;
-        *handoff = state.handoff_place(attempt);
+        *handoff = state.handoff_place(attempt).map(Box::new);
     }
     // Also when it is refused: what it is, or that it is another start, is why.
     state.saw(attempt, up, &mut since).await?;

@@ -44,7 +44,7 @@ pub async fn take(Shared(state): Shared<Arc<State>>, Path((machine, number, toke
     };
     let publisher = match publisher(&state, &attempt) {
         Ok(publisher) => publisher,
-        Err(refusal) => return refusal,
+        Err((status, why)) => return text(status, why),
     };
     match read(&bytes, &publisher) {
         Ok(values) => keep(&state, &attempt, &publisher, values).await,
@@ -52,18 +52,17 @@ pub async fn take(Shared(state): Shared<Arc<State>>, Path((machine, number, toke
     }
 }
 
-fn publisher(state: &State, attempt: &AttemptId) -> Result<Publisher, Response> {
+fn publisher(state: &State, attempt: &AttemptId) -> Result<Publisher, (StatusCode, String)> {
     let published = state.published();
     if let Some(publisher) = published.table.handoffs.publishers.get(attempt) {
         return Ok(publisher.clone());
     }
     Err(match published.table.ticket(attempt) {
         // What is journaled is in the next table.
-        Some(_) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{attempt} is not known to be installed yet; ask again")),
-        None => text(
-            StatusCode::CONFLICT,
-            format!("{attempt} did not install what is on its machine's disk, or its manifest publishes nothing"),
-        ),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, format!("{attempt} is not known to be installed yet; ask again")),
+        None => {
+            (StatusCode::CONFLICT, format!("{attempt} did not install what is on its machine's disk, or its manifest publishes nothing"))
+        }
     })
 }
 
