@@ -56,6 +56,7 @@ fn help_teaches() {
         "notes",
         "notes setup",
         "observe",
+        "adopt",
         "sim",
         "sim init",
         "sim image",

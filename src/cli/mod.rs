@@ -1,5 +1,6 @@
 //! The command line: one file a command. The only place where things are wired together, and where errors become text.
 
+mod adopt;
 mod agent;
 mod completion;
 pub mod config;
@@ -50,6 +51,7 @@ First steps:
   rackwright sim init lab                  or try the whole loop first, without hardware
   rackwright init my-fleet                 make a fleet repository that validates
   rackwright validate my-fleet             check it
+  rackwright adopt --from bmcs.txt         write manifests for machines that run already
   rackwright plan --repo my-fleet          see what the last commit does to hardware
   rackwright run --config rackwright.yaml  follow it
   rackwright status                        see how it goes
@@ -85,6 +87,7 @@ enum Command {
     Approve(edit::ApproveArgs),
     Notes(notes::Args),
     Observe(observe::Args),
+    Adopt(adopt::Args),
     Sim(sim::Args),
     Agent(agent::Args),
     Completion(completion::Args),
@@ -127,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Approve(args) => edit::approve(&args),
         Command::Notes(args) => notes::run(&args),
         Command::Observe(args) => observe::run(&args),
+        Command::Adopt(args) => adopt::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Agent(args) => agent::run(&args),
         Command::Completion(args) => completion::run(&args),

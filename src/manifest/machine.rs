@@ -266,7 +266,8 @@ impl<'a> Reader<'a> {
 }
 
 /// `https://host:port`, and behind a BMC of several systems the path of one. Paths keep their case, which counts to some BMCs.
-fn bmc_address(text: &str) -> Option<String> {
+/// `None`: it is no such address.
+pub fn bmc_address(text: &str) -> Option<String> {
     let (scheme, rest) = text.trim_end_matches('/').split_once("://")?;
     let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
     let (scheme, host) = (scheme.to_ascii_lowercase(), host.to_ascii_lowercase());
