@@ -28,6 +28,7 @@ pub(crate) struct Settings<'a> {
     pub(crate) keep: Vec<DiskHint>,
     pub(crate) user_data: Option<&'a str>,
     pub(crate) on_config_change: Option<OnConfigChange>,
+    pub(crate) firmware: BTreeMap<String, String>,
     pub(crate) publishes: Option<BTreeSet<HandoffName>>,
 }
 
@@ -35,7 +36,9 @@ impl<'a> Settings<'a> {
     /// These values, and those of `over` on top.
     pub(crate) fn under(mut self, over: &Settings<'a>) -> Self {
         self.keep.extend(over.keep.iter().filter(|hint| !self.keep.contains(hint)).cloned().collect::<Vec<_>>());
+        self.firmware.extend(over.firmware.clone());
         Settings {
+            firmware: self.firmware,
             image: over.image.or(self.image),
             mode: over.mode.or(self.mode),
             power: over.power.or(self.power),
@@ -57,6 +60,7 @@ pub(crate) struct Stated<'a> {
     pub(crate) disks: Option<&'a raw::Disks>,
     pub(crate) configuration: Option<&'a raw::Configuration>,
     pub(crate) on_config_change: Option<OnConfigChange>,
+    pub(crate) firmware: &'a raw::Labels,
     pub(crate) publishes: Option<&'a Vec<String>>,
 }
 
@@ -74,8 +78,13 @@ impl<'a> Stated<'a> {
         template_exists: impl Fn(&str) -> bool,
         faults: &mut Vec<Fault>,
     ) -> Settings<'a> {
-        let mut settings =
-            Settings { power: self.power, user_data: self.user_data(), on_config_change: self.on_config_change, ..Settings::default() };
+        let mut settings = Settings {
+            power: self.power,
+            user_data: self.user_data(),
+            on_config_change: self.on_config_change,
+            firmware: self.firmware.0.clone(),
+            ..Settings::default()
+        };
         if let Some(image) = self.image {
             faults.extend(names.check(Kind::Image, image, number, || path_to!["spec", "image"]));
             settings.image = Some(image);
@@ -160,6 +169,7 @@ impl ProfileSpec {
             disks: self.disks.as_ref(),
             configuration: self.configuration.as_ref(),
             on_config_change: self.on_config_change,
+            firmware: &self.firmware,
             publishes: self.publishes.as_ref(),
         }
     }
