@@ -90,7 +90,7 @@ impl Controller {
     /// # Errors
     /// Something can't be opened or bound. Nothing was done to any machine then.
     pub async fn start(config: Config, journal: Arc<dyn Journal>) -> anyhow::Result<Self> {
-        let clock = Arc::new(SystemClock);
+        let clock = Arc::new(SystemClock::default());
         let live = Live::open(journal, Arc::new(config.brake()), clock.clone(), config.bmc.write_timeout + LAST_WORD);
         let live = live.await.context("can't read the journal")?;
         let listener = api::bind(&config.api).await?;
