@@ -130,7 +130,7 @@ impl Scenario {
         for pair in rest[1..].chunks(2) {
             match pair[0] {
                 "everything" => selector.clear(),
-                "after" => after.push(RolloutName::new(pair[1]).unwrap()),
+                "after" => after.push(after_of(pair[1])),
                 "unavailable" => budgets.max_unavailable = Amount::Count(pair[1].parse().unwrap()),
                 "rack" => budgets.max_unavailable_rack = Some(Amount::Count(pair[1].parse().unwrap())),
                 "destructive" => budgets.max_destructive.count = pair[1].parse().unwrap(),
@@ -366,6 +366,19 @@ fn window(text: &str) -> Window {
     let minutes = |text: &str| text.split_once(':').map(|(h, m)| h.parse::<u16>().unwrap() * 60 + m.parse::<u16>().unwrap()).unwrap();
     let day = |text: &str| Weekday::ALL.into_iter().find(|day| format!("{day:?}") == text).unwrap();
     Window { days: days.split('+').map(day).collect(), from: minutes(from), to: minutes(to), time_zone: time_zone.to_owned() }
+}
+
+/// `canary`, with conditions `canary:30m`, `canary:80%` or `canary:30m:80%`.
+fn after_of(text: &str) -> After {
+    let mut parts = text.split(':');
+    let mut after = After::from(RolloutName::new(parts.next().unwrap()).unwrap());
+    for part in parts {
+        match part.strip_suffix('%') {
+            Some(share) => after.share = Some(share.parse().unwrap()),
+            None => after.healthy_for = part.parse().unwrap(),
+        }
+    }
+    after
 }
 
 /// `4`, or `10%`.

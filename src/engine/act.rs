@@ -266,7 +266,15 @@ mod tests {
             reimage: None,
         };
         let machines = [(name(), part)].into();
-        Plan { commit: testing::commit(commit), at: AT, machines, problems: Vec::new(), groups: Vec::new(), estimate: None }
+        Plan {
+            commit: testing::commit(commit),
+            at: AT,
+            machines,
+            problems: Vec::new(),
+            groups: Vec::new(),
+            domains: Vec::new(),
+            estimate: None,
+        }
     }
 
     async fn actors(journal: Arc<dyn Journal>, bmc: &Arc<Slow>, limit: Duration) -> Actors {

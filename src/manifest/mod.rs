@@ -11,6 +11,7 @@
 //!
 //! **Invariant.** What a file says depends on its bytes alone, so documents are kept by blob id, and a push costs what it changed.
 
+mod after;
 mod again;
 mod budgets;
 mod cache;

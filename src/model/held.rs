@@ -75,8 +75,17 @@ pub enum Held {
         group: RolloutName,
         /// Its machines that have what they should have.
         ready: u32,
-        /// Its machines.
+        /// Its machines; where a share is asked for, those of them that an image is declared for.
         of: u32,
+        /// So many of them have to be ready, where a share is asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        needed: Option<u32>,
+        /// Enough are ready, and have to stay so until then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        healthy_at: Option<Timestamp>,
+        /// Its breaker is open.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        tripped: bool,
     },
     /// Too many failures in the group under this commit (law 7).
     Breaker {
@@ -161,7 +170,12 @@ impl fmt::Display for Held {
             Held::Budget { scope, wanted, allowed, needs } => {
                 write!(f, "the commit reinstalls {wanted} of {scope}, {allowed} are allowed: {needs}")
             }
-            Held::After { group, ready, of } => write!(f, "after {group}, which has {ready} of {of} ready"),
+            Held::After { group, ready, of, needed, healthy_at, tripped } => {
+                write!(f, "after {group}, which has {ready} of {of} ready")?;
+                needed.map_or(Ok(()), |needed| write!(f, " ({needed} needed)"))?;
+                healthy_at.map_or(Ok(()), |at| write!(f, " and has to stay so until {at:.0}"))?;
+                if *tripped { write!(f, ", and whose breaker is open") } else { Ok(()) }
+            }
             Held::Breaker { scope, failures, allowed } => {
                 let counted = if *failures == 1 { "failure" } else { "failures" };
                 write!(f, "breaker of {scope} is open: {failures} {counted}, {allowed} open it")

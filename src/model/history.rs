@@ -1,6 +1,6 @@
 //! What the journal holds: facts, in order, and what follows from them. No phase is stored; a fold over facts gives it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +131,9 @@ pub struct History {
     pub at: Option<Timestamp>,
     /// True when the journal is empty although notes of ours exist.
     pub lost: bool,
+    /// By group (a rollout's name, empty for machines without one): earlier commits whose rollout the commit in force goes on with, so that
+    /// what they began counts in its waves. Kept beside the facts.
+    pub goes_on: BTreeMap<String, BTreeSet<CommitId>>,
 }
 
 /// What is known of one machine.

@@ -5,6 +5,7 @@
 //! **Non-goals.** No I/O, no clock, no randomness, no parsing of files: `manifest` makes a [`Fleet`], `bmc` makes an
 //! [`Observation`], `plan` makes a [`Plan`].
 
+mod after;
 mod agent;
 mod brake;
 mod choose;
@@ -26,6 +27,7 @@ mod step;
 mod ticket;
 mod window;
 
+pub use after::*;
 pub use agent::*;
 pub use brake::*;
 pub use choose::*;

@@ -8,10 +8,12 @@
 //!
 //! **Non-goals.** Executing. Reading manifests. Asking BMCs.
 
+mod after;
 mod approval;
 mod check;
 mod deadlines;
 mod estimate;
+mod goes_on;
 mod groups;
 mod identity;
 mod machine;
@@ -19,6 +21,7 @@ mod names;
 mod power;
 pub mod reimage;
 mod render;
+mod review;
 mod waits;
 mod waves;
 mod windows;
@@ -28,8 +31,10 @@ use std::collections::BTreeMap;
 
 pub use check::{Violation, check};
 pub use deadlines::*;
+pub use goes_on::goes_on;
 pub use identity::hardware;
-pub use render::{render_machine, render_markdown, render_text};
+pub use render::{render_machine, render_text};
+pub use review::{LONGEST, render_markdown};
 
 use crate::model::{
     Action, AttemptEnd, AttemptId, Brake, Commit, Fleet, Held, History, Machine, MachineHistory, MachineName, MachinePlan, Observation,
@@ -148,7 +153,15 @@ pub fn plan(input: &Input<'_>) -> Plan {
     }
     machines.extend(takers.into_iter().map(|case| (case.machine.name.clone(), machine::plan(input, &mut groups, case))));
     machines.extend(names.gone.iter().map(|(name, history)| ((*name).clone(), machine::left(input, &names, name, history))));
-    Plan { commit: input.commit.clone(), at: input.now, machines, problems: input.problems.to_vec(), groups: groups.report(), estimate }
+    Plan {
+        commit: input.commit.clone(),
+        at: input.now,
+        machines,
+        problems: input.problems.to_vec(),
+        groups: groups.report(),
+        domains: groups.report_domains(),
+        estimate,
+    }
 }
 
 fn fails(step: &Step) -> bool {

@@ -2,11 +2,14 @@
 //! clock; a turn takes a second.
 #![allow(dead_code)]
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use rackwright::{
     model::*,
-    plan::{Deadlines, Input, Violation, check, hardware, plan},
+    plan::{Deadlines, Input, Violation, check, goes_on, hardware, plan},
 };
 
 pub fn name(text: &str) -> MachineName {
@@ -43,6 +46,8 @@ pub struct Iron {
 pub struct World {
     pub fleet: Fleet,
     pub former: Fleet,
+    /// The commit before, and what it goes on with.
+    before: (CommitId, BTreeMap<String, BTreeSet<CommitId>>),
     pub commit: Commit,
     pub problems: Vec<Problem>,
     pub history: History,
@@ -61,6 +66,7 @@ impl World {
         let mut world = Self {
             fleet: Fleet::default(),
             former: Fleet::default(),
+            before: (CommitId([0; 20]), BTreeMap::new()),
             commit: Commit {
                 id: CommitId([0; 20]),
                 subject: String::new(),
@@ -84,6 +90,7 @@ impl World {
 
     pub fn commit(&mut self, subject: &str) {
         self.commits = self.commits.wrapping_add(1);
+        self.before = (self.commit.id, self.goes_on());
         self.former = self.fleet.clone();
         self.commit.id = CommitId([self.commits; 20]);
         self.commit.subject = subject.to_owned();
@@ -131,14 +138,21 @@ impl World {
         self.fleet.machines.keys().filter_map(of).collect()
     }
 
+    /// Fleets are edited after their commit, so this is asked for when it is needed.
+    fn goes_on(&self) -> BTreeMap<String, BTreeSet<CommitId>> {
+        let history = History { goes_on: self.before.1.clone(), ..self.history.clone() };
+        goes_on(self.before.0, &self.former, &history, &self.fleet)
+    }
+
     pub fn with_input<T>(&self, f: impl FnOnce(&Input<'_>) -> T) -> T {
         let seen = self.seen();
+        let history = History { goes_on: self.goes_on(), ..self.history.clone() };
         f(&Input {
             commit: &self.commit,
             fleet: &self.fleet,
             problems: &self.problems,
             seen: &seen,
-            history: &self.history,
+            history: &history,
             former: Some(&self.former),
             alive: &self.alive,
             brake: &self.brake,

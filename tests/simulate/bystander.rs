@@ -78,6 +78,8 @@ pub struct Bystander {
     writers: BTreeMap<AttemptId, String>,
     /// Machines whose last attempt failed, and at what.
     pub failed: BTreeMap<usize, Generation>,
+    /// When the last install of each machine ended well.
+    done: BTreeMap<usize, Timestamp>,
     /// The commit in force when each attempt got leave to write.
     leaves: BTreeMap<AttemptId, usize>,
     /// Machines that were begun under each commit.
@@ -131,7 +133,7 @@ impl Bystander {
                 let Some((body, open)) = self.open.iter().find(|(_, open)| open.attempt == *attempt) else { return Ok(()) };
                 let (body, open) = (*body, open.clone());
                 self.open.remove(&body);
-                self.ended(body, &open, end);
+                self.ended(now, body, &open, end);
                 Ok(())
             }
             Fact::Intended { .. } | Fact::Ended { .. } | Fact::Reported { .. } => Ok(()),
@@ -207,7 +209,7 @@ impl Bystander {
         require(!(first && self.lost), 2, || format!("{attempt} is a first install, and the journal was lost"))?;
         require(declared.disks.system.is_some(), 6, || format!("{attempt} begins, and no disk is stated"))?;
         identified(now, body, declared, &bodies[body], &attempt.to_string())?;
-        self.budgets(attempt, body, commit)?;
+        self.budgets(now, attempt, body, commit)?;
         let fresh = self.begun.insert(attempt.clone());
         let opened = Open { attempt: attempt.clone(), commit: index_of(commit.commit.id), generation, wrote: false };
         let busy = self.open.insert(body, opened);
@@ -217,7 +219,7 @@ impl Bystander {
     }
 
     /// Law 7, by what is open, what was begun under the commit, and what failed.
-    fn budgets(&self, attempt: &AttemptId, body: usize, commit: &Pushed) -> Seen {
+    fn budgets(&self, now: Timestamp, attempt: &AttemptId, body: usize, commit: &Pushed) -> Seen {
         let fleet = &commit.fleet;
         let group = |machine: &Machine| machine.labels.get("group").cloned();
         let own = &fleet.machines[&attempt.machine];
@@ -244,9 +246,29 @@ impl Bystander {
         });
         let failures = failures.count() as u32;
         require(failures < budgets.breaker_failures, 7, || format!("{attempt} begins after {failures} failures"))?;
-        let waits = group(own).as_deref() == Some("second");
-        let first = fleet.machines.values().filter(|machine| group(machine).as_deref() == Some("first")).any(|machine| is_open(machine));
-        require(!(waits && first), 7, || format!("{attempt} begins before the first group has ended"))
+        let after = group(own).and_then(|group| fleet.rollouts.values().find(|rollout| rollout.name.as_str() == group));
+        let mut after = after.into_iter().flat_map(|rollout| &rollout.after);
+        require(after.all(|after| self.may_follow(now, after, commit)), 7, || format!("{attempt} begins before the first group is ready"))
+    }
+
+    /// Whether what a group comes after is as it asks, as far as anybody can tell.
+    fn may_follow(&self, now: Timestamp, after: &After, commit: &Pushed) -> bool {
+        let earlier = |machine: &&Machine| machine.labels.get("group").map(String::as_str) == Some(after.rollout.as_str());
+        let earlier: Vec<&Machine> = commit.fleet.machines.values().map(AsRef::as_ref).filter(earlier).collect();
+        let is_open = |machine: &Machine| self.open.values().any(|open| open.attempt.machine == machine.name);
+        let body = |machine: &Machine| commit.meant.get(&machine.name);
+        let counted = || earlier.iter().filter(|machine| machine.install.is_some() && !machine.suspend);
+        let young = |machine: &Machine| {
+            body(machine).and_then(|body| self.done.get(body)).is_some_and(|at| now.duration_since(*at) < after.healthy_for)
+        };
+        let failed = |machine: &Machine| body(machine).and_then(|body| self.failed.get(body)) == machine.generation().as_ref();
+        match after.share {
+            None => !earlier.iter().any(|machine| is_open(machine)) && !counted().any(|machine| young(machine) && !failed(machine)),
+            Some(share) => {
+                let good = counted().filter(|machine| !is_open(machine) && !young(machine) && !failed(machine)).count();
+                good * 100 >= counted().count() * usize::from(share)
+            }
+        }
     }
 
     fn saw(&mut self, attempt: &AttemptId, evidence: &Evidence, bodies: &[Body]) -> Seen {
@@ -282,9 +304,10 @@ impl Bystander {
         require(same, 1, || format!("{attempt} gets leave to write, and the commit in force wants something else"))
     }
 
-    fn ended(&mut self, body: usize, open: &Open, end: &AttemptEnd) {
+    fn ended(&mut self, now: Timestamp, body: usize, open: &Open, end: &AttemptEnd) {
         match end {
             AttemptEnd::Done => {
+                self.done.insert(body, now);
                 self.failed.remove(&body);
                 self.unproven.remove(&body);
             }

@@ -266,7 +266,12 @@ impl Controller {
     /// When the first wait of the last plan is over.
     pub fn due(&self) -> Option<Timestamp> {
         let plan = self.plan.as_ref()?;
-        plan.machines.values().filter_map(|part| part.waiting.as_ref()?.until).min()
+        let held = |held: &Held| match held {
+            Held::After { healthy_at, .. } => *healthy_at,
+            _ => None,
+        };
+        let until = plan.machines.values().flat_map(|part| part.held.iter().filter_map(held));
+        plan.machines.values().filter_map(|part| part.waiting.as_ref()?.until).chain(until).min()
     }
 }
 

@@ -1,6 +1,7 @@
 //! A second reader of the plan. It knows the law and nothing of how the planner works; it shares no code with it on purpose, so
 //! that one wrong line can't both make and excuse a wrong step. The engine executes no plan with a violation.
 
+mod after;
 mod brake;
 mod budgets;
 mod hardware;
@@ -69,6 +70,7 @@ pub fn check(plan: &Plan, input: &Input<'_>) -> Vec<Violation> {
         }
     }
     budgets::budgets(plan, input, &mut found);
+    after::after(plan, input, &mut found);
     budgets::domains(plan, input, &mut found);
     waves::waves(plan, input, &mut found);
     found
