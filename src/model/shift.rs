@@ -14,7 +14,7 @@ impl History {
     /// Moves all that is known by as much as the clock was set.
     pub fn shift(&mut self, by: SignedDuration) {
         // No `..` here and below: whoever adds a time must move it.
-        let Self { machines, numbers: _, seq: _, at, lost: _ } = self;
+        let Self { machines, numbers: _, seq: _, at, lost: _, goes_on: _ } = self;
         at.iter_mut().for_each(|at| move_by(at, by));
         machines.values_mut().for_each(|machine| machine.shift(by));
     }
