@@ -15,7 +15,7 @@ use crate::{
     bmc::Redfish,
     boot::Server,
     engine::{self, Engine, Live, Ports},
-    git::{GitNotes, GitSource},
+    git::{GitNotes, GitSource, remove_left_locks},
     journal::SqliteJournal,
     ports::{Boot, Journal, Notes},
 };
@@ -97,6 +97,7 @@ impl Controller {
         let api = listener.local_addr()?;
         let secrets = Arc::new(LocalSecrets::default());
         let clone = config.clone_dir();
+        remove_left_locks(&clone).with_context(|| format!("can't remove locks that were left behind in our clone {}", clone.display()))?;
         let source = Arc::new(GitSource::open(config.repository.clone(), &clone)?);
         let notes: Arc<dyn Notes> = Arc::new(GitNotes::open(config.repository.clone(), &clone, config.site.clone())?);
         let bmc = Arc::new(Redfish::new(config.bmc.clone(), secrets.clone())?);

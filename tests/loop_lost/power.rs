@@ -181,3 +181,28 @@ async fn a_state_folder_that_is_lost_in_the_middle_of_a_rollout() {
     drop(process);
     lab.simulator.stop().await;
 }
+
+/// Git writes a ref as a file beside it, and a controller that is killed in that moment leaves the file behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn a_controller_that_is_killed_while_it_writes_its_clone() {
+    let mut lab = Lab::new(vec![Node::new("only", "Install")]).await;
+    let process = Process::start(&lab);
+    all_ready(&lab).await;
+    lab.note(&lab.head(), "Rackwright-Ready: 1/1").await;
+    drop(process);
+    let clone = lab.path("state/fleet.git");
+    for lock in ["refs/rackwright/in-force", "refs/notes/rackwright/lab/status", "refs/remotes/origin/main", "packed-refs", "config"] {
+        let lock = clone.join(format!("{lock}.lock"));
+        fs::create_dir_all(lock.parent().unwrap()).unwrap();
+        fs::write(lock, "").unwrap();
+    }
+    let process = Process::start(&lab);
+    lab.node("only").rebuild = 1;
+    lab.write_machines();
+    let head = lab.commit("Rebuild it");
+    all_ready(&lab).await;
+    lab.note(&head, "Rackwright-Ready: 1/1").await;
+    assert_eq!(lab.installs("only"), 2);
+    drop(process);
+    lab.simulator.stop().await;
+}
