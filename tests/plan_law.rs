@@ -18,6 +18,9 @@ const MACHINES: usize = 5;
 enum Op {
     Image(usize, u8),
     Rebuild(usize, u64),
+    Config(usize, u8),
+    /// Configuration alone waits for the next install, or not.
+    OnConfigChange(usize, bool),
     Suspend(usize, bool),
     Power(usize, u8),
     OnClaim(usize, bool),
@@ -104,6 +107,8 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         2 => (which.clone(), 1..4u8).prop_map(|(m, image)| Op::Image(m, image)),
         1 => (which.clone(), 0..3u64).prop_map(|(m, rebuild)| Op::Rebuild(m, rebuild)),
+        2 => (which.clone(), 0..3u8).prop_map(|(m, config)| Op::Config(m, config)),
+        1 => (which.clone(), any::<bool>()).prop_map(|(m, waits)| Op::OnConfigChange(m, waits)),
         1 => (which.clone(), any::<bool>()).prop_map(|(m, on)| Op::Suspend(m, on)),
         1 => (which.clone(), 0..3u8).prop_map(|(m, power)| Op::Power(m, power)),
         1 => (which.clone(), any::<bool>()).prop_map(|(m, install)| Op::OnClaim(m, install)),
@@ -183,11 +188,20 @@ impl Watched {
         match op {
             Op::Image(which, image) => self.edit(*which, |machine| {
                 let rebuild = machine.install.as_ref().map_or(0, |own| own.rebuild);
-                machine.install = Some(install(&format!("v{image}"), None, rebuild));
+                let config = machine.install.as_ref().and_then(|own| own.user_data.clone());
+                machine.install = Some(install(&format!("v{image}"), config.as_deref(), rebuild));
             }),
             Op::Rebuild(which, rebuild) => self.edit(*which, |machine| {
                 let image = machine.install.as_ref().map_or("v1".to_owned(), |own| own.image.name.to_string());
-                machine.install = Some(install(&image, None, *rebuild));
+                let config = machine.install.as_ref().and_then(|own| own.user_data.clone());
+                machine.install = Some(install(&image, config.as_deref(), *rebuild));
+            }),
+            Op::Config(which, config) => self.edit(*which, |machine| {
+                let Some(own) = machine.install.as_ref() else { return };
+                machine.install = Some(install(own.image.name.as_str(), Some(&config.to_string()), own.rebuild));
+            }),
+            Op::OnConfigChange(which, waits) => self.edit(*which, |machine| {
+                machine.upkeep.on_config_change = if *waits { OnConfigChange::NextInstall } else { OnConfigChange::Reinstall };
             }),
             Op::Suspend(which, on) => self.edit(*which, |machine| machine.suspend = *on),
             Op::Power(which, power) => self.edit(*which, |machine| {

@@ -82,6 +82,8 @@ impl Scenario {
             "home-as" => self.home_as(rest),
             "report" => names(rest[0]).iter().for_each(|name| self.world.report(name, rest[1], rest.contains(&"wrote"))),
             "progress" => self.progress(rest),
+            "old" => self.world.old = true,
+            "restarted" => self.world.restarted = true,
             "lost" => self.world.history.lost = true,
             "broken" => self.broken(),
             "hold" => self.hold(rest),
@@ -290,6 +292,10 @@ fn set(machine: &mut Machine, key: &str, value: &str) {
         "image" => machine.install = Some(install(value, user_data, rebuild)),
         "config" => machine.install = Some(install(image, Some(value), rebuild)),
         "rebuild" => machine.install = Some(install(image, user_data, value.parse().unwrap())),
+        "onConfigChange" => {
+            let waits = value == "NextInstall";
+            machine.upkeep.on_config_change = if waits { OnConfigChange::NextInstall } else { OnConfigChange::Reinstall };
+        }
         "rack" => machine.place.rack = Some(value.to_owned()),
         "group" => drop(machine.labels.insert("group".to_owned(), value.to_owned())),
         label if label.starts_with("label:") => drop(machine.labels.insert(label["label:".len()..].to_owned(), value.to_owned())),

@@ -283,6 +283,7 @@ mod tests {
             attempt: None,
             desired: None,
             installed: None,
+            next_install: false,
             ticket: None,
             reimage: None,
         }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptId, Freeze, Hold, MachineName, RolloutName, Timestamp, Unknown};
+use super::{AttemptId, Freeze, Generation, Hold, MachineName, RolloutName, Timestamp, Unknown};
 
 /// Why a machine is not being worked on.
 #[must_use]
@@ -141,6 +141,13 @@ pub enum Held {
         /// Why it failed.
         why: String,
     },
+    /// Its disk holds another generation, and nobody noted how much of that was configuration, which alone does not reinstall it.
+    ConfigurationUnclear {
+        /// What its disk holds.
+        installed: Generation,
+        /// What it should hold.
+        desired: Generation,
+    },
     /// The second reader of the plan found that a step would break the law. A fault of the planner.
     Unlawful {
         /// The line of the law; 0 for the plan's own form.
@@ -193,6 +200,15 @@ impl fmt::Display for Held {
             }
             Held::Paused { rollout } => write!(f, "rollout {rollout} is paused until a commit takes `paused` away"),
             Held::Quarantined { attempt, code, why } => write!(f, "quarantined: {attempt} failed ({code}): {why}"),
+            Held::ConfigurationUnclear { installed, desired } => {
+                write!(
+                    f,
+                    "its disk holds {}, declared is {}, and nobody noted whether more than configuration differs, which alone does not \
+                     reinstall it: declare what it was installed with once more, or set onConfigChange: Reinstall to reinstall it",
+                    installed.short(),
+                    desired.short()
+                )
+            }
             Held::Unlawful { law, what } => {
                 write!(f, "not done, since the plan would break law {law}: {what}. This is a fault of Rackwright; please report it")
             }

@@ -100,10 +100,17 @@ pub struct MachinePlan {
     pub desired: Option<Generation>,
     /// The generation that its disk is known to have.
     pub installed: Option<Generation>,
+    /// Its disk holds another configuration than declared, and no install comes for that alone.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub next_install: bool,
     /// The ticket that the boot server should serve.
     pub ticket: Option<Box<Ticket>>,
     /// For a reviewer: the reinstall that this commit means for the machine, begun or not.
     pub reimage: Option<Box<Reimaging>>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What a reinstall would do to a machine, for a reviewer.

@@ -16,6 +16,7 @@ mod estimate;
 mod goes_on;
 mod groups;
 mod identity;
+mod later;
 mod machine;
 mod names;
 mod power;
@@ -33,12 +34,13 @@ pub use check::{Violation, check};
 pub use deadlines::*;
 pub use goes_on::goes_on;
 pub use identity::hardware;
+pub use later::NEXT_INSTALL;
 pub use render::{render_machine, render_text};
 pub use review::{LONGEST, render_markdown};
 
 use crate::model::{
-    Action, AttemptEnd, AttemptId, Brake, Commit, Fleet, Held, History, Machine, MachineHistory, MachineName, MachinePlan, Observation,
-    OnClaim, Plan, PowerIntent, PowerState, Problem, Reason, Step, Timestamp,
+    Action, AttemptEnd, AttemptId, Brake, Commit, Fleet, Held, History, Install, Machine, MachineHistory, MachineName, MachinePlan,
+    Observation, OnClaim, Plan, PowerIntent, PowerState, Problem, Reason, Step, Timestamp,
 };
 use groups::Groups;
 use names::{Names, Standing};
@@ -175,6 +177,7 @@ pub fn baseline(fleet: &Fleet, now: Timestamp) -> History {
         claimed: Some(now),
         hardware: hardware(machine),
         installed: machine.generation(),
+        basis: machine.install.as_ref().map(Install::basis),
         ..MachineHistory::default()
     };
     let machines = fleet.machines.iter().map(|(name, machine)| (name.clone(), of(machine))).collect();

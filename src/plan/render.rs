@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
+use super::NEXT_INSTALL;
 use crate::model::{Action, Estimate, GroupPlan, Held, MachinePlan, Plan, Reimaging, Severity, SignedDuration, Unknown, Waiting};
 
 /// Widest line of [`render_text`]; a single longer word is not broken.
@@ -18,12 +19,13 @@ pub(super) enum Effect {
     Rename,
     Claim,
     Waiting,
+    NextInstall,
     Drift,
     Unchanged,
 }
 
 impl Effect {
-    const ALL: [Effect; 10] = [
+    const ALL: [Effect; 11] = [
         Effect::Reimage,
         Effect::PowerOff,
         Effect::PowerOn,
@@ -32,6 +34,7 @@ impl Effect {
         Effect::Rename,
         Effect::Claim,
         Effect::Waiting,
+        Effect::NextInstall,
         Effect::Drift,
         Effect::Unchanged,
     ];
@@ -48,6 +51,7 @@ impl Effect {
             (has(|action| matches!(action, Action::Release)), Effect::Release),
             (has(|action| matches!(action, Action::Rename { .. })), Effect::Rename),
             (has(|action| matches!(action, Action::Claim { .. })), Effect::Claim),
+            (part.next_install, Effect::NextInstall),
             (part.waiting.is_some() || !part.steps.is_empty(), Effect::Waiting),
             (!part.drift.is_empty(), Effect::Drift),
         ];
@@ -64,6 +68,7 @@ impl Effect {
             Effect::Rename => "rename",
             Effect::Claim => "claim",
             Effect::Waiting => "waiting",
+            Effect::NextInstall => "later",
             Effect::Drift => "drift",
             Effect::Unchanged => "unchanged",
         }
@@ -79,6 +84,7 @@ impl Effect {
             Effect::Rename => "to rename",
             Effect::Claim => "to claim",
             Effect::Waiting => "waiting",
+            Effect::NextInstall => "configured later",
             Effect::Drift => "with drift",
             Effect::Unchanged => "unchanged",
         }
@@ -137,6 +143,9 @@ pub(super) fn details(part: &MachinePlan) -> Vec<String> {
     if let Some(Reimaging { reason, image, disk }) = part.reimage.as_deref() {
         lines.push(format!("why    {reason}"));
         lines.push(format!("image  {image}, over the disk with {disk}: all data on it is lost"));
+    }
+    if let (true, Some(installed), Some(desired)) = (part.next_install, part.installed, part.desired) {
+        lines.push(format!("later  {NEXT_INSTALL} (installed {}, declared {})", installed.short(), desired.short()));
     }
     lines.extend(part.steps.iter().map(|step| format!("now    {}: {}", step.action, step.reason)));
     if let Some(Waiting { why, until }) = &part.waiting {

@@ -58,6 +58,8 @@ pub struct Bystander {
     claims: BTreeMap<MachineName, (usize, Truth)>,
     /// What a disk holds for certain: what it was taken to hold when it was claimed, or what was verified on it last.
     pub holds: BTreeMap<usize, Generation>,
+    /// What of each generation that was declared is not configuration.
+    bases: BTreeMap<Generation, Basis>,
     /// Machines whose disk was written since they were claimed.
     wrote: BTreeSet<usize>,
     /// Machines that left the fleet at some time: what our agent left in their memory stays there (law 3).
@@ -127,7 +129,7 @@ impl Bystander {
                 let same = known == body;
                 require(same, 4, || format!("{machine} is another machine now, and is taken for the same"))
             }
-            Fact::Began { attempt, generation } => self.began(now, attempt, *generation, commit, bodies),
+            Fact::Began { attempt, generation, .. } => self.began(now, attempt, *generation, commit, bodies),
             Fact::Saw { attempt, evidence } => self.saw(attempt, evidence, bodies),
             Fact::Concluded { attempt, end } => {
                 let Some((body, open)) = self.open.iter().find(|(_, open)| open.attempt == *attempt) else { return Ok(()) };
@@ -136,7 +138,7 @@ impl Bystander {
                 self.ended(now, body, &open, end);
                 Ok(())
             }
-            Fact::Intended { .. } | Fact::Ended { .. } | Fact::Reported { .. } => Ok(()),
+            Fact::Intended { .. } | Fact::Ended { .. } | Fact::Reported { .. } | Fact::ConfigurationNoted { .. } => Ok(()),
         }
     }
 
@@ -150,12 +152,24 @@ impl Bystander {
         let again = self.claims.insert(name.clone(), (body, truth)).is_some_and(|(before, _)| before == body);
         let left = again && self.left.contains(&body);
         self.adopted_since.extend(again.then_some(body));
+        self.read_basis(declared);
         self.forget_disk(body);
         self.left.extend(left.then_some(body));
         self.holds.extend(installed.map(|installed| (body, installed)));
         require(known.is_none(), 4, || format!("machine {body} is claimed as {name}, and is known as {known:?}"))?;
         let adopted = declared.on_claim == OnClaim::Install || installed == declared.generation();
         require(adopted, 5, || format!("{name} is not adopted as it is"))
+    }
+
+    fn read_basis(&mut self, declared: &Machine) {
+        self.bases.extend(declared.install.as_ref().map(|install| (install.generation, install.basis())));
+    }
+
+    /// Whether a disk holds what is declared but for its configuration.
+    pub fn differs_in_configuration(&self, body: usize, declared: &Machine) -> bool {
+        let held = self.holds.get(&body);
+        let basis = held.and_then(|held| self.bases.get(held));
+        held != declared.generation().as_ref() && basis.is_some() && basis == declared.install.as_ref().map(Install::basis).as_ref()
     }
 
     fn forget_disk(&mut self, body: usize) {
@@ -202,6 +216,10 @@ impl Bystander {
         require(self.holds.get(&body) != Some(&generation), 1, || {
             format!("{attempt} begins, and the disk of machine {body} holds that already")
         })?;
+        self.read_basis(declared);
+        let waits = declared.upkeep.on_config_change == OnConfigChange::NextInstall && self.differs_in_configuration(body, declared);
+        let unfinished = self.failed.get(&body).is_some() && self.failed.get(&body) == self.holds.get(&body);
+        require(!waits || unfinished, 1, || format!("{attempt} begins for configuration that is to wait"))?;
         let first = !self.holds.contains_key(&body) && !self.wrote.contains(&body);
         require(!first || declared.on_claim == OnClaim::Install, 5, || {
             format!("{attempt} begins on a machine that was adopted, and nobody asked")

@@ -162,6 +162,10 @@ impl Repo {
                 those.for_each(|slot| self.set(slot, |install| install.0 = image));
             }
             Edit::Config(slot, config) => self.set(slot, |install| install.1 = config),
+            Edit::OnConfigChange(slot, waits) => {
+                let policy = if waits { OnConfigChange::NextInstall } else { OnConfigChange::Reinstall };
+                self.slots[slot].manifest.upkeep.on_config_change = policy;
+            }
             Edit::Rebuild(slot) => self.set(slot, |install| install.2 += 1),
             Edit::Suspend(slot, suspend) => self.slots[slot].manifest.suspend = suspend,
             Edit::Power(slot, power) => {

@@ -5,6 +5,7 @@ mod after;
 mod brake;
 mod budgets;
 mod hardware;
+mod later;
 mod waves;
 
 use std::{cell::OnceCell, collections::BTreeMap, fmt};
@@ -112,6 +113,7 @@ impl Reader<'_, '_> {
         match &step.action {
             Action::Claim { installed } => self.claim(*installed, &step.reason),
             Action::NoteHardware { hardware } => self.hardware(hardware),
+            Action::NoteConfiguration { installed, basis, deferred } => self.configuration(*installed, *basis, *deferred),
             Action::Release => self.release(),
             Action::Rename { from } => self.rename(from),
             Action::PowerOn => self.power_on(),
@@ -255,6 +257,7 @@ impl Reader<'_, '_> {
         self.require(history.installed != Some(generation), 1, "its disk holds this generation already");
         self.require(history.open_attempt().is_none(), 10, "an attempt is open already");
         self.require(!self.input.problems.iter().any(crate::model::Problem::is_error), 2, "the commit has errors");
+        self.more_than_configuration(machine, history);
         let wrote = history.attempts.iter().any(|attempt| attempt.reached(Rung::Writing).is_some());
         let asked = history.installed.is_some() || wrote || machine.on_claim == OnClaim::Install;
         self.require(asked, 5, "it was adopted, and nobody asked to install it");
