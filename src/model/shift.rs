@@ -31,7 +31,20 @@ impl History {
 
 impl MachineHistory {
     fn shift(&mut self, by: SignedDuration) {
-        let Self { claimed, hardware: _, before: _, installed: _, attempts, pending, last, power_changed, switched, unsure } = self;
+        let Self {
+            claimed,
+            hardware: _,
+            before: _,
+            installed: _,
+            attempts,
+            pending,
+            last,
+            power_changed,
+            switched,
+            unsure,
+            basis: _,
+            deferred: _,
+        } = self;
         let single = claimed.iter_mut().chain(power_changed);
         let steps = pending.iter_mut().map(|(_, at, _)| at).chain(switched.iter_mut().map(|(at, _)| at));
         let unsure = unsure.iter_mut().map(|(at, _)| at);
@@ -48,7 +61,7 @@ impl MachineHistory {
 
 impl Attempt {
     fn shift(&mut self, by: SignedDuration) {
-        let Self { id: _, commit: _, generation: _, began, evidence, reported, end } = self;
+        let Self { id: _, commit: _, generation: _, began, evidence, reported, end, basis: _ } = self;
         let ends = reported.iter_mut().chain(end).map(|(at, _)| at);
         evidence.iter_mut().map(|(at, _)| at).chain(ends).chain([began]).for_each(|at| move_by(at, by));
     }
@@ -80,8 +93,8 @@ mod tests {
         let until = Timestamp::from_second(2_000_000_000 + from + 90).unwrap();
         let ended = |intention, outcome| Fact::Ended { machine: machine.clone(), intention, outcome };
         let facts = [
-            Fact::Claimed { machine: machine.clone(), installed: None, hardware: Vec::new() },
-            Fact::Began { attempt: attempt.clone(), generation },
+            Fact::Claimed { machine: machine.clone(), installed: None, hardware: Vec::new(), basis: None },
+            Fact::Began { attempt: attempt.clone(), generation, basis: None },
             Fact::Saw { attempt: attempt.clone(), evidence: Evidence::DhcpSeen },
             Fact::Intended { step: step(Action::PowerOn) },
             ended(4, Outcome::Done),
@@ -108,7 +121,7 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_back_between_two_records_leaves_nothing_in_the_future() {
         let year = YEAR.as_secs();
-        let claim = || Fact::Claimed { machine: "web-02".parse().unwrap(), installed: None, hardware: Vec::new() };
+        let claim = || Fact::Claimed { machine: "web-02".parse().unwrap(), installed: None, hardware: Vec::new(), basis: None };
         let ahead = records(year);
         let last = ahead.last().unwrap().at;
         let history = History::of(ahead.iter().chain([&record(11, 100, claim())]));
