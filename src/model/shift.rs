@@ -42,13 +42,15 @@ impl MachineHistory {
             power_changed,
             switched,
             unsure,
+            corrections,
             basis: _,
             deferred: _,
         } = self;
         let single = claimed.iter_mut().chain(power_changed);
         let steps = pending.iter_mut().map(|(_, at, _)| at).chain(switched.iter_mut().map(|(at, _)| at));
         let unsure = unsure.iter_mut().map(|(at, _)| at);
-        single.chain(steps).chain(unsure).for_each(|at| move_by(at, by));
+        let corrections = corrections.iter_mut().map(|(at, _)| at);
+        single.chain(steps).chain(unsure).chain(corrections).for_each(|at| move_by(at, by));
         if let Some((at, _, outcome)) = last {
             move_by(at, by);
             if let Outcome::Waiting { until, .. } = outcome {
