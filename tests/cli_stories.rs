@@ -6,8 +6,9 @@ mod cli_support;
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
     path::Path,
-    process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -77,11 +78,15 @@ impl Story {
     }
 
     fn control(&self, method: &str, path: &str, body: &str) -> String {
-        let url = format!("http://{}:8471{path}", self.lab.address(1));
-        let json = "Content-Type: application/json";
-        let output = Command::new("curl").args(["--silent", "--fail", "-X", method, "-H", json, "-d", body, &url]).output().unwrap();
-        assert!(output.status.success(), "{method} {path}");
-        String::from_utf8(output.stdout).unwrap()
+        let address = format!("{}:8471", self.lab.address(1));
+        let mut stream = TcpStream::connect(&address).unwrap();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nConnection: close\r\n");
+        stream.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 2"), "{method} {path}: {head}");
+        body.to_owned()
     }
 
     fn fault(&self, machine: &str, fault: &str) {
