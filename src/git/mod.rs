@@ -15,6 +15,7 @@ mod nearby;
 mod notes;
 mod notes_tree;
 mod own_clone;
+mod range;
 pub mod refspec;
 mod remote;
 mod source;
@@ -25,7 +26,7 @@ mod worktree;
 
 pub use config::{Config, NotesConfig};
 pub use failure::GitError;
-pub use local::{NotesSetup, init_repository, notes_setup, read_tree_at};
+pub use local::{NotesSetup, init_repository, look_at_range, notes_setup, read_tree_at};
 pub use notes::GitNotes;
 pub use source::GitSource;
 pub use tree::FILE_LIMIT;

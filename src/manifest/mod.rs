@@ -27,6 +27,7 @@ mod raw_rollout;
 mod render;
 mod scalars;
 mod schema;
+mod signatures;
 mod spans;
 mod starter;
 mod template;
@@ -40,6 +41,7 @@ pub use cache::Cache;
 pub use load::{Loaded, load};
 pub use render::render;
 pub use schema::schemas;
+pub use signatures::{FleetSettings, signers_at};
 pub use starter::starter;
 
 #[cfg(doc)]
