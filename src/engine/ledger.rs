@@ -381,7 +381,7 @@ mod tests {
     const COMMIT: CommitId = CommitId([1; 20]);
 
     fn claimed(name: &str) -> Fact {
-        Fact::Claimed { machine: name.parse().unwrap(), installed: None, hardware: Vec::new() }
+        Fact::Claimed { machine: name.parse().unwrap(), installed: None, hardware: Vec::new(), basis: None }
     }
 
     fn attempt(name: &str) -> AttemptId {
@@ -392,7 +392,7 @@ mod tests {
 
     fn began(name: &str) -> Fact {
         let generation: Generation = "g1:e575e3261827e70cfb57f66e30185a81".parse().unwrap();
-        Fact::Began { attempt: attempt(name), generation }
+        Fact::Began { attempt: attempt(name), generation, basis: None }
     }
 
     fn now(ledger: &Ledger) -> Decided {

@@ -5,12 +5,14 @@
 //! **Non-goals.** No I/O, no clock, no randomness, no parsing of files: `manifest` makes a [`Fleet`], `bmc` makes an
 //! [`Observation`], `plan` makes a [`Plan`].
 
+mod after;
 mod agent;
 mod brake;
 mod choose;
 mod commit;
 mod evidence;
 mod fleet;
+mod fold;
 mod held;
 mod history;
 mod ident;
@@ -19,6 +21,7 @@ mod name;
 mod observation;
 mod outcome;
 mod plan;
+mod policy;
 mod problem;
 mod signatures;
 mod status;
@@ -26,6 +29,7 @@ mod step;
 mod ticket;
 mod window;
 
+pub use after::*;
 pub use agent::*;
 pub use brake::*;
 pub use choose::*;
@@ -40,6 +44,7 @@ pub use name::*;
 pub use observation::*;
 pub use outcome::*;
 pub use plan::*;
+pub use policy::*;
 pub use problem::*;
 pub use signatures::*;
 pub use status::*;

@@ -55,6 +55,10 @@ pub struct World {
     pub alive: BTreeMap<AttemptId, Timestamp>,
     pub brake: Brake,
     pub deadlines: Deadlines,
+    /// The journal is written as before generations had a basis.
+    pub old: bool,
+    /// The controller was started again: the former fleet is not at hand.
+    pub restarted: bool,
     pub now: Timestamp,
     commits: u8,
     bodies: u32,
@@ -80,6 +84,8 @@ impl World {
             alive: BTreeMap::new(),
             brake: Brake::default(),
             deadlines: Deadlines::default(),
+            old: false,
+            restarted: false,
             now,
             commits: 0,
             bodies: 0,
@@ -92,6 +98,7 @@ impl World {
         self.commits = self.commits.wrapping_add(1);
         self.before = (self.commit.id, self.goes_on());
         self.former = self.fleet.clone();
+        self.restarted = false;
         self.commit.id = CommitId([self.commits; 20]);
         self.commit.subject = subject.to_owned();
         self.commit.time = self.now;
@@ -153,7 +160,7 @@ impl World {
             problems: &self.problems,
             seen: &seen,
             history: &history,
-            former: Some(&self.former),
+            former: Some(&self.former).filter(|_| !self.restarted),
             alive: &self.alive,
             brake: &self.brake,
             deadlines: self.deadlines,
@@ -193,12 +200,19 @@ impl World {
                 if step.reason == Reason::Replaced && !crash {
                     self.append(Fact::Released { machine: machine.clone() });
                 }
-                Fact::Claimed { machine, installed: *installed, hardware }
+                let basis = installed.and_then(|installed| self.basis(&machine, installed));
+                Fact::Claimed { machine, installed: *installed, hardware, basis }
             }
             Action::Release => Fact::Released { machine },
             Action::NoteHardware { hardware } => Fact::HardwareChanged { machine, hardware: hardware.clone() },
+            Action::NoteConfiguration { installed, basis, deferred } => {
+                Fact::ConfigurationNoted { machine, installed: *installed, basis: *basis, deferred: *deferred }
+            }
             Action::Rename { from } => Fact::Renamed { from: from.clone(), to: machine },
-            Action::BeginAttempt { attempt, generation } => Fact::Began { attempt: attempt.clone(), generation: *generation },
+            Action::BeginAttempt { attempt, generation } => {
+                let basis = self.basis(&machine, *generation);
+                Fact::Began { attempt: attempt.clone(), generation: *generation, basis }
+            }
             Action::Witness { attempt, rung } => Fact::Saw { attempt: attempt.clone(), evidence: plain_evidence(*rung) },
             Action::EndAttempt { attempt, end } => Fact::Concluded { attempt: attempt.clone(), end: end.clone() },
             Action::PowerOn | Action::PowerOff { .. } | Action::BootFromNetwork { .. } => {
@@ -214,6 +228,12 @@ impl World {
         if !crash {
             self.append(fact);
         }
+    }
+
+    /// What a release before that of bases does not write.
+    fn basis(&self, machine: &MachineName, generation: Generation) -> Option<Basis> {
+        let install = self.fleet.machines.get(machine)?.install.as_ref()?;
+        (install.generation == generation && !self.old).then(|| install.basis())
     }
 
     fn command(&mut self, step: &Step) -> Outcome {
@@ -324,5 +344,6 @@ pub fn machine(text: &str, number: u8) -> Machine {
         boot: BootSettings::default(),
         on_claim: OnClaim::Adopt,
         suspend: false,
+        upkeep: Upkeep::default(),
     }
 }
