@@ -139,7 +139,7 @@ impl Gate {
                     return Pass::No(refusal);
                 }
                 let signer = judged.signer().cloned();
-                if before.is_none() && self.host.is_none() {
+                if before.is_none() && self.host.is_none() && stated.is_some() {
                     let by = signer.as_ref().map(Signer::name);
                     tracing::warn!(commit = %tip.short(), by, "the first commit was judged by the signers that it names itself; `repository.allowedSigners` would say who must have signed it");
                 }
@@ -149,18 +149,23 @@ impl Gate {
             None => {}
         }
         if self.running.as_ref().is_none_or(|(running, task)| *running != range || task.is_finished()) {
-            self.begin(range, known);
+            self.begin(range, known, stated.is_some());
         }
         Pass::Wait
     }
 
-    fn begin(&mut self, range: Range, known: Option<SignersAt>) {
+    fn begin(&mut self, range: Range, known: Option<SignersAt>, tip_asks: bool) {
         if let Some((_, former)) = self.running.take() {
             former.abort();
         }
         let (live, source, host, found) = (self.live.clone(), self.source.clone(), self.host.clone(), self.found.clone());
         let task = async move {
-            let verdict = judged(source.as_ref(), range, known, host).await;
+            let verdict = match at_base(&live, source.as_ref(), range.0, known).await {
+                // Our clone was lost, and nobody asked for signatures before.
+                Ok(known) if known.stated == Stated::Nothing && host.is_none() && !tip_asks => Ok(Judged { verdicts: Vec::new() }),
+                Ok(known) => judged(source.as_ref(), range, known, host).await,
+                Err(why) => Err(why),
+            };
             if verdict.is_err() {
                 // Whatever is wrong is not mended by asking again at once.
                 tokio::time::sleep(std::time::Duration::from_secs(1)).await;
@@ -224,23 +229,26 @@ fn signers_at(stated: Option<&Signatures>, snapshot: &Snapshot) -> SignersAt {
     manifest::signers_at(stated, |path| snapshot.files.get(path).cloned())
 }
 
-async fn judged(source: &dyn Source, range: Range, known: Option<SignersAt>, host: Option<Arc<Signers>>) -> Result<Judged, String> {
+/// Who may sign on top of the commit in force. Where that is not known, it was in force before this process began, and our clone was
+/// lost: the journal knows whether it asked for signatures, and the repository for which.
+async fn at_base(live: &Live, source: &dyn Source, base: Option<CommitId>, known: Option<SignersAt>) -> Result<SignersAt, String> {
+    let (None, Some(base)) = (&known, base) else { return Ok(known.unwrap_or_default()) };
+    let kept = live.ledger.journal().get(SIGNED).await.map_err(|error| chain(&error))?;
+    let kept: Option<Kept> = kept.map(|kept| serde_json::from_str(&kept)).transpose().map_err(|error| chain(&error))?;
+    if kept.is_none_or(|kept| kept.commit == base && !kept.asks) {
+        return Ok(SignersAt::default());
+    }
+    let snapshot = source.at(base).await.map_err(|error| chain(&error))?;
+    let loaded = manifest::load(&snapshot.files, &mut manifest::Cache::default());
+    if loaded.fleet.settings.signatures.is_none() && !loaded.is_usable() {
+        let why = format!("commit {} has errors", base.short());
+        return Ok(SignersAt { stated: Stated::Unreadable(why), ..SignersAt::default() });
+    }
+    Ok(signers_at(loaded.fleet.settings.signatures.as_ref(), &snapshot))
+}
+
+async fn judged(source: &dyn Source, range: Range, at_base: SignersAt, host: Option<Arc<Signers>>) -> Result<Judged, String> {
     let (base, tip) = range;
-    let at_base = match (known, base) {
-        (Some(known), _) => known,
-        (None, None) => SignersAt::default(),
-        // Our clone was lost, and is here again.
-        (None, Some(base)) => {
-            let snapshot = source.at(base).await.map_err(|error| chain(&error))?;
-            let loaded = manifest::load(&snapshot.files, &mut manifest::Cache::default());
-            if !loaded.is_usable() && loaded.fleet.settings.signatures.is_none() {
-                let why = format!("commit {} has errors", base.short());
-                SignersAt { stated: Stated::Unreadable(why), ..SignersAt::default() }
-            } else {
-                signers_at(loaded.fleet.settings.signatures.as_ref(), &snapshot)
-            }
-        }
-    };
     let question = Question { base, at_base, host };
     let said = Arc::new(Mutex::new(None));
     let to = said.clone();
