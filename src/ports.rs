@@ -1,6 +1,6 @@
 //! The traits that the engine sees. Everything that touches the world is behind one of them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -286,4 +286,9 @@ pub trait BrakeLever: Send + Sync {
 pub trait Clock: Send + Sync {
     /// The time now.
     fn now(&self) -> Timestamp;
+
+    /// Time since some moment, by a clock that nobody can set: shows that the other one was set. `None`: there is none, and nobody looks.
+    fn steady(&self) -> Option<Duration> {
+        None
+    }
 }

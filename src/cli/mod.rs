@@ -209,11 +209,23 @@ fn size(bytes: u64) -> String {
 }
 
 /// The machine's clock.
-pub struct SystemClock;
+pub struct SystemClock {
+    started: std::time::Instant,
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self { started: std::time::Instant::now() }
+    }
+}
 
 impl crate::ports::Clock for SystemClock {
     fn now(&self) -> crate::model::Timestamp {
         crate::model::Timestamp::now()
+    }
+
+    fn steady(&self) -> Option<std::time::Duration> {
+        Some(self.started.elapsed())
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod act;
 mod brake;
+mod clock;
 mod gate;
 mod known;
 mod ledger;

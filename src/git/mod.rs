@@ -10,6 +10,7 @@ mod config;
 mod failure;
 mod housekeeping;
 mod known_hosts;
+mod left_locks;
 mod local;
 mod nearby;
 mod notes;
@@ -26,6 +27,7 @@ mod worktree;
 
 pub use config::{Config, NotesConfig};
 pub use failure::GitError;
+pub use left_locks::remove_left_locks;
 pub use local::{NotesSetup, init_repository, look_at_range, notes_setup, read_tree_at};
 pub use notes::GitNotes;
 pub use source::GitSource;

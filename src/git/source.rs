@@ -207,15 +207,15 @@ impl Inner {
 
     fn check_history(&self, in_force: Option<Oid>, tip: Oid, allow_force_push: bool) -> Result<(), GitError> {
         let Some(in_force) = in_force.filter(|commit| *commit != tip) else { return Ok(()) };
-        let descends = self.has(in_force)?
-            && self
-                .repository
-                .graph_descendant_of(tip, in_force)
-                .map_err(|source| GitError::here(&format!("compare {tip} with {in_force}"), source))?;
-        if descends {
+        let compared = |source| GitError::here(&format!("compare {tip} with {in_force}"), source);
+        let known = self.has(in_force)?;
+        if known && self.repository.graph_descendant_of(tip, in_force).map_err(compared)? {
             return Ok(());
         }
         let Config { url, branch, .. } = &self.config;
+        if known && self.is_unrelated(in_force, tip).map_err(compared)? {
+            return Err(unrelated(&format!("{branch} at {url}"), in_force, tip));
+        }
         if allow_force_push {
             tracing::warn!(%url, branch, from = %in_force, to = %tip, "history was rewritten, which the fleet allows");
             return Ok(());
@@ -225,6 +225,15 @@ impl Inner {
              that descends from {in_force} (for example a merge). To follow rewritten histories, set `allowForcePush: true` in a Fleet document on top of {in_force} first"
         );
         Err(GitError::new(RetryClass::Stalled, message))
+    }
+
+    /// Whether two commits have no ancestor in common.
+    fn is_unrelated(&self, one: Oid, other: Oid) -> Result<bool, git2::Error> {
+        match self.repository.merge_base(one, other) {
+            Ok(_) => Ok(false),
+            Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Holds a commit in our clone whatever the remote does.
@@ -240,6 +249,16 @@ impl Inner {
         let odb = self.repository.odb().map_err(|source| GitError::here(&format!("read {}", self.dir.display()), source))?;
         Ok(odb.exists(commit))
     }
+}
+
+/// Another repository in the place of ours, which no setting of ours allows: its machines are others, and all of ours are missing there.
+fn unrelated(branch: &str, in_force: Oid, tip: Oid) -> GitError {
+    let message = format!(
+        "{branch} is another repository: {tip} has no commit in common with {in_force}, which stays in force; nobody is released, nothing is \
+         installed. If that is not meant, put the former repository back or correct `repository.url`. If it is: merge the history of \
+         {in_force} into it (`git merge --strategy ours --allow-unrelated-histories {in_force}`), push, and read the plan first"
+    );
+    GitError::new(RetryClass::Stalled, message)
 }
 
 fn find(heads: &Heads, name: &str) -> Option<Oid> {
