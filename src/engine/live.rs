@@ -9,13 +9,16 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
 
-use super::{Ledger, brake::BrakeWatch, observe::Observations};
+use super::{Ledger, brake::BrakeWatch, clock::ClockWatch, observe::Observations};
 use crate::{
     model::{
         Action, AttemptId, Evidence, Fact, History, MachineHistory, MachineName, Outcome, Plan, Progress, SignedDuration, Status, Timestamp,
     },
     ports::{BrakeLever, Clock, Journal, JournalError, Witness, WitnessError},
 };
+
+/// Between two looks whether the clock was set. Until then the boot server takes tickets for expired, and agents ask again.
+const CLOCK_LOOK: Duration = Duration::from_millis(500);
 
 /// What a turn found: the plan that it executed and the status after it.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +41,9 @@ pub struct Live {
     pub(super) view: watch::Sender<Option<View>>,
     progress: Mutex<BTreeMap<AttemptId, (Timestamp, Progress)>>,
     clock: Arc<dyn Clock>,
+    set: ClockWatch,
+    /// When the engine began to follow agents.
+    since: Mutex<Timestamp>,
     brake: Arc<BrakeWatch>,
 }
 
@@ -53,16 +59,57 @@ impl Live {
         clock: Arc<dyn Clock>,
         order_limit: Duration,
     ) -> Result<Arc<Self>, JournalError> {
+        let ledger = Ledger::open(journal).await?;
+        let now = clock.now();
+        if let Some(ahead) = ledger.not_after(now) {
+            tracing::warn!(%now, ?ahead, "the clock is behind the journal: it was set back; what is known is counted from now");
+        }
         Ok(Arc::new(Self {
-            ledger: Ledger::open(journal).await?,
+            ledger,
             seen: Observations::default(),
             order_limit,
             wake: Notify::new(),
             view: watch::Sender::new(None),
             progress: Mutex::default(),
             clock,
+            set: ClockWatch::default(),
+            since: Mutex::new(now),
             brake: Arc::new(BrakeWatch::new(lever)),
         }))
+    }
+
+    /// The time now. A clock that was set since the last look has taken with it all that is known.
+    pub(super) fn now(&self) -> Timestamp {
+        let (now, set) = self.set.read(self.clock.as_ref());
+        if let Some(by) = set {
+            tracing::warn!(%now, ?by, "the clock was set: what is known moves with it, and no wait is over or longer for that");
+            let moved = |at: &mut Timestamp| *at = at.checked_add(by).unwrap_or(now);
+            self.ledger.shift(by);
+            self.seen.shift(by);
+            self.progress.lock().unwrap_or_else(PoisonError::into_inner).values_mut().for_each(|(at, _)| moved(at));
+            moved(&mut self.since.lock().unwrap_or_else(PoisonError::into_inner));
+            self.wake.notify_one();
+        }
+        now
+    }
+
+    /// Looks every moment whether the clock was set; never returns.
+    pub(super) async fn watch_clock(&self) {
+        loop {
+            self.now();
+            tokio::time::sleep(CLOCK_LOOK).await;
+        }
+    }
+
+    /// When the engine began to follow agents. It was deaf before, so their silence counts from then.
+    pub(super) fn since(&self) -> Timestamp {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Agents are followed from now on.
+    pub(super) fn begin(&self) {
+        let now = self.now();
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
     /// The local brake.
@@ -159,7 +206,7 @@ fn is_new(history: &History, attempt: &AttemptId, evidence: &Evidence) -> Result
 impl Witness for Live {
     async fn saw(&self, attempt: &AttemptId, evidence: Evidence) -> Result<(), WitnessError> {
         let rung = evidence.rung();
-        let now = self.clock.now();
+        let now = self.now();
         let (about, order_limit) = (attempt.clone(), self.order_limit);
         let brake = self.brake.clone();
         let decide = move |history: &History, wanted: &BTreeSet<AttemptId>| {
@@ -185,7 +232,7 @@ impl Witness for Live {
     }
 
     async fn failed(&self, attempt: &AttemptId, wrote: bool, code: &str, why: &str) -> Result<(), WitnessError> {
-        let now = self.clock.now();
+        let now = self.now();
         let (about, reported, reason) = (attempt.clone(), code.to_owned(), why.to_owned());
         let decide = move |history: &History, _: &BTreeSet<AttemptId>| {
             let commit = commit_of(history, &about)?;
@@ -205,7 +252,7 @@ impl Witness for Live {
     }
 
     fn progress(&self, attempt: &AttemptId, progress: Progress) {
-        let now = self.clock.now();
+        let now = self.now();
         self.progress.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt.clone(), (now, progress));
     }
 

@@ -145,6 +145,8 @@ pub struct History {
     pub numbers: BTreeMap<MachineName, u32>,
     /// `seq` of the last record.
     pub seq: u64,
+    /// When the last record was written, by the clock as it is set now.
+    pub at: Option<Timestamp>,
     /// True when the journal is empty although notes of ours exist.
     pub lost: bool,
     /// By group (a rollout's name, empty for machines without one): earlier commits whose rollout the commit in force goes on with, so that
@@ -250,6 +252,9 @@ impl History {
     pub fn apply(&mut self, record: &Record) {
         self.seq = record.seq;
         let at = record.at;
+        // Written after the others, and before them by the clock: it was set back in between.
+        self.not_after(at);
+        self.at = self.at.max(Some(at));
         match &record.fact {
             Fact::Released { machine } => {
                 self.leave(machine);
