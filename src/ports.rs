@@ -8,6 +8,7 @@ use crate::model::{
     AttemptId, BmcTarget, BootMode, BootTable, Brake, CommitId, Evidence, Fact, HandoffName, HandoffUse, MachineName, Observation,
     Progress, Record, RetryClass, SecretName, SecretSource, Snapshot, Timestamp,
 };
+use crate::trust::{Commits, Signers};
 
 /// Why the newest commit can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -38,9 +39,28 @@ pub trait Source: Send + Sync {
     /// It is not there.
     async fn at(&self, id: CommitId) -> Result<Snapshot, SourceError>;
 
+    /// Shows the commits that `tip` reaches and `base` does not to `look`, which runs where it may wait. Without a base it is the tip
+    /// alone. Both must be in our clone.
+    ///
+    /// # Errors
+    /// They are not, or can't be read; then `look` was not called.
+    async fn examine(&self, base: Option<CommitId>, tip: CommitId, look: Examiner) -> Result<(), SourceError> {
+        drop(look);
+        let message = format!("the commits from {base:?} to {tip} can't be shown by this source");
+        Err(SourceError { message, class: RetryClass::Stalled, source: None })
+    }
+
+    /// Who must have signed where the fleet does not say: from the controller's configuration. `None`: nobody.
+    fn root_of_trust(&self) -> Option<Arc<Signers>> {
+        None
+    }
+
     /// Returns when the repository may have changed: a hint, never data.
     async fn changed(&self);
 }
+
+/// What looks at a range of commits.
+pub type Examiner = Box<dyn FnOnce(&dyn Commits) + Send>;
 
 /// Why a BMC could not be asked or told.
 #[derive(Debug, thiserror::Error)]

@@ -73,7 +73,7 @@ impl Scenario {
             "frozen" => self.world.fleet.settings.freeze = rest.first().map(|until| frozen(until)),
             "at" => self.world.now = rest[0].parse().unwrap(),
             "approvers" => self.world.fleet.settings.approvers = rest[0].split(',').map(str::to_owned).collect(),
-            "approve" => self.world.commit.approvals.push(Approval { by: rest[0].to_owned(), text: rest[1..].join(" ") }),
+            "approve" => self.world.commit.approvals.push(Approval { by: rest[0].to_owned(), text: rest[1..].join(" "), signers: None }),
             "remove" => names(rest[0]).iter().for_each(|name| drop(self.world.fleet.machines.remove(name))),
             "rename" => self.rename(rest),
             "iron" => self.iron(rest),

@@ -9,6 +9,7 @@ use serde::Deserialize;
 pub(crate) use super::{
     raw_rollout::{Breaker, Budgets, MaxDestructive, MaxUnavailable, PerLabel, RolloutSpec, Window},
     scalars::{AmountText, Freeze, Labels, SizeText, Text},
+    signatures::SignaturesSpec,
 };
 use crate::model::{BootMode, DhcpMode, DriftPolicy, ImageFormat, OnClaim, OnConfigChange, PowerIntent};
 
@@ -95,6 +96,8 @@ pub(crate) struct FleetSpec {
     pub(crate) windows: Option<Vec<Window>>,
     /// Nothing is begun anywhere: `true`, or until when and why.
     pub(crate) freeze: Option<Freeze>,
+    /// Who may sign commits. Without it, whoever may push may change the fleet.
+    pub(crate) signatures: Option<SignaturesSpec>,
 }
 
 /// What to do when hardware differs from its manifest, by class of field. A disk is never written because of drift.
