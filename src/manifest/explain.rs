@@ -25,7 +25,6 @@ const PLANNED: &[&str] = &[
     "discovery",
     "relay",
     "protocol",
-    "decommission",
     "sops",
     "age",
     "live",

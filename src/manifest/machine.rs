@@ -66,11 +66,15 @@ impl<'a> Reader<'a> {
             power: settings.power.unwrap_or(PowerIntent::Unmanaged),
             profile: spec.profile.as_deref().and_then(|name| ProfileName::new(name).ok()),
             install: None,
+            decommission: None,
             boot: BootSettings { mode: settings.mode.unwrap_or_default() },
             on_claim: spec.on_claim,
             suspend: spec.suspend,
         };
-        machine.install = self.install(&machine, &settings);
+        match &spec.decommission {
+            Some(stated) => stated.apply(&mut machine, spec.rebuild, self.doc.number, &mut self.faults),
+            None => machine.install = self.install(&machine, &settings),
+        }
         Some(machine)
     }
 

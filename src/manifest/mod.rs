@@ -14,6 +14,7 @@
 mod again;
 mod budgets;
 mod cache;
+mod decommission;
 mod explain;
 mod fault;
 mod load;

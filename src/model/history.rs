@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptEnd, AttemptId, CommitId, Evidence, Generation, MachineName, Outcome, RetryClass, Rung, Step, Timestamp};
+use super::{AttemptEnd, AttemptId, CommitId, DiskProof, Evidence, Generation, MachineName, Outcome, RetryClass, Rung, Step, Timestamp};
 
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,7 +157,7 @@ pub struct MachineHistory {
     pub unsure: Vec<(Timestamp, Step)>,
 }
 
-/// One attempt at an install.
+/// One attempt at an install or a wipe.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {
     /// Its id.
@@ -184,7 +184,8 @@ fn retry_may_help(code: &str, wrote: bool) -> bool {
     match code {
         "disk-write" | "disk-read" | "disk-open" | "disk-list" | "verify-failed" | "wrong-digest" | "image-corrupt" | "no-disk-matches"
         | "two-disks-match" | "disk-kept" | "disk-too-small" | "disk-sector-size" | "identity" | "agent-refused" | "no-seed-partition"
-        | "seed-too-large" => false,
+        | "seed-too-large" | "two-hints-one-disk" | "keep-unclear" | "disk-read-only" | "disk-remote" | "disk-size"
+        | "wipe-unsupported" | "wipe-shared" | "disk-frozen" | "disk-locked" | "erase-failed" | "not-wiped" => false,
         "image-unavailable" | "image-changed" | "network" | "stream" | "timeout" | "restarted-while-writing" => true,
         _ => !wrote,
     }
@@ -203,6 +204,16 @@ impl Attempt {
 }
 
 impl MachineHistory {
+    /// The last attempt that wiped its disks for `generation` and proved it, if that is what they are since.
+    pub fn wiped(&self, generation: Generation) -> Option<(&Attempt, Timestamp, &[DiskProof])> {
+        let own = self.attempts.iter().rev().filter(|attempt| attempt.generation == generation && self.installed == Some(generation));
+        let mut proofs = own.flat_map(|attempt| attempt.evidence.iter().map(move |(at, evidence)| (attempt, *at, evidence)));
+        proofs.find_map(|(attempt, at, evidence)| match evidence {
+            Evidence::Wiped { proof } => Some((attempt, at, proof.as_slice())),
+            _ => None,
+        })
+    }
+
     /// The attempt that has not ended.
     pub fn open_attempt(&self) -> Option<&Attempt> {
         self.attempts.last().filter(|attempt| attempt.end.is_none())

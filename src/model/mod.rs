@@ -8,6 +8,7 @@
 mod agent;
 mod brake;
 mod choose;
+mod choose_wipe;
 mod commit;
 mod evidence;
 mod fleet;
@@ -24,10 +25,12 @@ mod status;
 mod step;
 mod ticket;
 mod window;
+mod wipe;
 
 pub use agent::*;
 pub use brake::*;
-pub use choose::*;
+pub use choose::{NoChoice, choose};
+pub use choose_wipe::*;
 pub use commit::*;
 pub use evidence::*;
 pub use fleet::*;
@@ -44,5 +47,6 @@ pub use status::*;
 pub use step::*;
 pub use ticket::*;
 pub use window::*;
+pub use wipe::*;
 
 pub use jiff::{SignedDuration, Timestamp};

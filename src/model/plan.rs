@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AttemptId, Commit, Generation, Held, ImageName, MachineName, Problem, Reason, RolloutName, SignedDuration, Step, Ticket, Timestamp,
+    WipeMethod,
 };
 
 /// An immutable value. Executing it takes no decision.
@@ -99,18 +100,21 @@ pub struct MachinePlan {
     pub installed: Option<Generation>,
     /// The ticket that the boot server should serve.
     pub ticket: Option<Box<Ticket>>,
-    /// For a reviewer: the reinstall that this commit means for the machine, begun or not.
+    /// For a reviewer: the reinstall or wipe that this commit means for the machine, begun or not.
     pub reimage: Option<Box<Reimaging>>,
 }
 
-/// What a reinstall would do to a machine, for a reviewer.
+/// What a reinstall or a wipe would do to a machine, for a reviewer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reimaging {
     /// Why.
     pub reason: Reason,
-    /// The image it gets.
-    pub image: ImageName,
-    /// The disk that loses its data, as the manifest's hint says it.
+    /// The image it gets; `None` for a wipe.
+    pub image: Option<ImageName>,
+    /// How it is wiped, for a wipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wipe: Option<WipeMethod>,
+    /// The disk that loses its data, as the manifest's hint says it; for a wipe, the disks in words.
     pub disk: String,
 }
 

@@ -57,11 +57,11 @@ pub enum Action {
         /// The firmware interface that the override is for.
         mode: BootMode,
     },
-    /// Begin an attempt: the boot server serves its ticket from now on.
+    /// Begin an attempt at an install or a wipe: the boot server serves its ticket from now on.
     BeginAttempt {
         /// The attempt.
         attempt: AttemptId,
-        /// The generation that it installs.
+        /// The generation that it installs, or that of the wipe.
         generation: Generation,
     },
     /// Note evidence that follows from an observation.
@@ -115,6 +115,7 @@ impl fmt::Display for Action {
             Action::PowerOff { force: true } => write!(f, "power off"),
             Action::PowerOff { force: false } => write!(f, "shut down"),
             Action::BootFromNetwork { .. } => write!(f, "boot from network once"),
+            Action::BeginAttempt { attempt, generation } if generation.is_wipe() => write!(f, "WIPE {attempt} to {}", generation.short()),
             Action::BeginAttempt { attempt, generation } => write!(f, "REIMAGE {attempt} to {}", generation.short()),
             Action::Witness { attempt, rung } => write!(f, "note {rung} for {attempt}"),
             Action::EndAttempt { attempt, end } => write!(f, "end {attempt}: {end}"),
@@ -159,6 +160,8 @@ pub enum Reason {
     NewMachine,
     /// `onClaim: Install`.
     InstallOnClaim,
+    /// Its manifest says `decommission`.
+    Decommissioned,
     /// The commit changed what the disk should hold.
     GenerationChanged {
         /// What the disk holds.
@@ -198,6 +201,7 @@ impl fmt::Display for Reason {
         match self {
             Reason::NewMachine => write!(f, "new in the fleet"),
             Reason::InstallOnClaim => write!(f, "new in the fleet with onClaim: Install"),
+            Reason::Decommissioned => write!(f, "its manifest says decommission"),
             Reason::GenerationChanged { from, to, fields } if fields.is_empty() => {
                 write!(f, "generation {} → {}", from.short(), to.short())
             }

@@ -2,17 +2,17 @@
 
 use super::{
     Case, Input,
-    deadlines::after,
     groups::Groups,
     identity,
     names::{Names, Standing},
     power,
     reimage::{Facts, Next, Reimage, next},
+    wipe,
     wish::Wish,
 };
 use crate::model::{
-    Action, Attempt, AttemptEnd, AttemptId, Brake, Drift, Held, Machine, MachineHistory, MachineName, MachinePlan, Observation, OnClaim,
-    Reason, Reimaging, Rung, Seen, SignedDuration, Step, Ticket, Timestamp, Unknown, Waiting,
+    Action, Attempt, AttemptEnd, AttemptId, Brake, DiskHint, Drift, Held, Machine, MachineHistory, MachineName, MachinePlan, Observation,
+    OnClaim, Reason, Reimaging, Rung, Seen, SignedDuration, Step, Ticket, Timestamp, Unknown, Waiting, WipeDisks,
 };
 
 /// The part of a machine of the fleet.
@@ -170,6 +170,9 @@ fn claim<'a>(input: &Input<'a>, groups: &Groups<'a>, case: &Case<'a>, part: &mut
         // For a reviewer: what will stand against the install that follows the claim.
         part.held.extend(groups.against(case.group));
     }
+    if machine.decommission.is_some() && installed.is_some() {
+        part.held.push(Held::Unproved);
+    }
     let reason = if replaced { Reason::Replaced } else { Reason::NewMachine };
     part.steps.push(step(&machine.name, Action::Claim { installed }, reason));
 }
@@ -248,7 +251,7 @@ fn settle<'a>(input: &Input<'a>, groups: &mut Groups<'a>, case: &Case<'a>, histo
         }
         Wish::Install(reason) => begin(input, groups, case, history, reason, part),
         Wish::Quarantine(held) => part.held.push(held.clone()),
-        Wish::Nothing => {}
+        Wish::Nothing => part.held.extend(wipe::unproved(case.machine, history)),
     }
     if part.steps.is_empty() && !matches!(case.wish, Wish::Later(..)) {
         power::settle(input, groups, case, history, part);
@@ -292,8 +295,12 @@ fn begin<'a>(
 fn incomplete(machine: &Machine) -> Vec<Held> {
     let missing = |field: &str| Held::Incomplete { field: field.to_owned() };
     let mut held = Vec::new();
-    if machine.disks.system.as_ref().is_none_or(|hint| *hint == crate::model::DiskHint::default()) {
-        held.push(missing("spec.disks.system"));
+    match &machine.decommission {
+        Some(decommission) if decommission.order(&machine.disks).is_some() => {}
+        Some(decommission) if decommission.disks == WipeDisks::System => held.push(missing("spec.disks.system")),
+        Some(_) => held.push(missing("spec.decommission.disks")),
+        None if machine.disks.system.as_ref().is_none_or(|hint| *hint == DiskHint::default()) => held.push(missing("spec.disks.system")),
+        None => {}
     }
     match machine.boot_nic() {
         None => held.push(missing("spec.nics")),
@@ -311,24 +318,26 @@ pub(super) fn resting(input: &Input<'_>, history: &MachineHistory) -> Option<Tim
 }
 
 fn reimaging(machine: &Machine, reason: Reason) -> Option<Box<Reimaging>> {
+    if machine.decommission.is_some() {
+        return wipe::reimaging(machine, reason);
+    }
     let image = machine.install.as_ref()?.image.name.clone();
     let disk = machine.disks.system.as_ref().map_or_else(|| "none stated".to_owned(), ToString::to_string);
-    Some(Box::new(Reimaging { reason, image, disk }))
+    Some(Box::new(Reimaging { reason, image: Some(image), wipe: None, disk }))
 }
 
-/// The ticket of an attempt, when `machine` is what the attempt installs.
+/// The ticket of an attempt, when `machine` is what the attempt installs or wipes.
 fn ticket(input: &Input<'_>, machine: &Machine, attempt: &Attempt) -> Option<Box<Ticket>> {
-    let install = machine.install.as_ref().filter(|install| install.generation == attempt.generation)?;
+    let work = machine.work().filter(|work| work.generation() == attempt.generation)?;
     Some(Box::new(Ticket {
         attempt: attempt.id.clone(),
         commit: attempt.commit,
-        expires: after(attempt.began, input.deadlines.ticket),
+        expires: wipe::expires(attempt, &input.deadlines),
         mac: machine.boot_nic()?.mac,
         serial: machine.identity.serial.clone(),
         uuid: machine.identity.uuid.clone(),
-        system: machine.disks.system.clone()?,
         keep: machine.disks.keep.clone(),
-        install: install.clone(),
+        work,
         evidence: attempt.evidence.iter().map(|(_, evidence)| evidence.clone()).collect(),
     }))
 }
@@ -342,11 +351,13 @@ fn drift(input: &Input<'_>, case: &Case<'_>) -> Vec<Drift> {
     {
         let observed = history.installed.map_or_else(|| "unknown".to_owned(), |installed| installed.short());
         let since = history.claimed.unwrap_or(input.now);
-        drift.push(differs("spec.image", desired.short(), observed, "journal", input.now.duration_since(since)));
+        let field = if desired.is_wipe() { "spec.decommission" } else { "spec.image" };
+        drift.push(differs(field, desired.short(), observed, "journal", input.now.duration_since(since)));
     }
     if let Some(seen) = case.seen {
         let age = input.now.duration_since(seen.at);
-        drift.extend(power::drift(machine, seen, age));
+        let to_be_wiped = case.history.map_or(machine.decommission.is_some(), |history| wipe::is_due(machine, history));
+        drift.extend(power::drift(machine, seen, age).filter(|_| !to_be_wiped));
         if let Some(Held::IdentityMismatch { field, declared, observed }) = identity::mismatch(machine, Some(seen)) {
             let field = if field == "mac" { "spec.nics".to_owned() } else { format!("spec.identity.{field}") };
             drift.push(differs(&field, declared, observed, &seen.source, age));

@@ -10,6 +10,7 @@ const COLUMNS: usize = 100;
 /// Under which word a machine is shown, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Effect {
+    Wipe,
     Reimage,
     PowerOff,
     PowerOn,
@@ -23,7 +24,8 @@ enum Effect {
 }
 
 impl Effect {
-    const ALL: [Effect; 10] = [
+    const ALL: [Effect; 11] = [
+        Effect::Wipe,
         Effect::Reimage,
         Effect::PowerOff,
         Effect::PowerOn,
@@ -38,6 +40,10 @@ impl Effect {
 
     fn of(part: &MachinePlan) -> Self {
         let has = |wanted: fn(&Action) -> bool| part.steps.iter().any(|step| wanted(&step.action));
+        let wipes = part.reimage.as_ref().is_some_and(|reimage| reimage.wipe.is_some());
+        if wipes || part.ticket.as_ref().is_some_and(|ticket| ticket.work.install().is_none()) {
+            return Effect::Wipe;
+        }
         if part.reimage.is_some() || part.ticket.is_some() {
             return Effect::Reimage;
         }
@@ -56,6 +62,7 @@ impl Effect {
 
     fn word(self) -> &'static str {
         match self {
+            Effect::Wipe => "WIPE",
             Effect::Reimage => "REIMAGE",
             Effect::PowerOff => "power off",
             Effect::PowerOn => "power on",
@@ -71,6 +78,7 @@ impl Effect {
 
     fn in_summary(self) -> &'static str {
         match self {
+            Effect::Wipe => "to WIPE",
             Effect::Reimage => "to reimage",
             Effect::PowerOff => "to power off",
             Effect::PowerOn => "to power on",
@@ -131,7 +139,8 @@ pub fn render_markdown(plan: &Plan) -> String {
         out += "| effect | machine | group | details |\n|---|---|---|---|\n";
         for part in exceptions(plan) {
             let effect = Effect::of(part);
-            let word = if effect == Effect::Reimage { "**REIMAGE**" } else { effect.word() };
+            let loud = matches!(effect, Effect::Wipe | Effect::Reimage);
+            let word = if loud { format!("**{}**", effect.word()) } else { effect.word().to_owned() };
             let group = part.group.as_ref().map_or("default", |group| group.as_str());
             let lines: Vec<String> = details(part).iter().map(|line| cell(line)).collect();
             let _ = writeln!(out, "| {word} | `{}` | {group} | {} |", part.name, lines.join("<br>"));
@@ -168,9 +177,14 @@ fn exceptions(plan: &Plan) -> impl Iterator<Item = &MachinePlan> {
 
 fn details(part: &MachinePlan) -> Vec<String> {
     let mut lines = Vec::new();
-    if let Some(Reimaging { reason, image, disk }) = part.reimage.as_deref() {
+    if let Some(Reimaging { reason, image, wipe, disk }) = part.reimage.as_deref() {
         lines.push(format!("why    {reason}"));
-        lines.push(format!("image  {image}, over the disk with {disk}: all data on it is lost"));
+        lines.extend(wipe.map(|method| format!("WIPE   {disk}, by {method}: all data there is lost, and the machine stays off")));
+        lines.extend(image.iter().map(|image| format!("image  {image}, over the disk with {disk}: all data on it is lost")));
+    }
+    let ends_first = part.reimage.as_ref().is_none_or(|reimage| reimage.wipe.is_none());
+    if ends_first && part.ticket.as_ref().is_some_and(|ticket| ticket.work.install().is_none()) {
+        lines.push("WIPE   of an earlier commit: it began, and is finished first".to_owned());
     }
     lines.extend(part.steps.iter().map(|step| format!("now    {}: {}", step.action, step.reason)));
     if let Some(Waiting { why, until }) = &part.waiting {
@@ -179,7 +193,8 @@ fn details(part: &MachinePlan) -> Vec<String> {
     }
     lines.extend(part.held.iter().map(|held| format!("held   {held}")));
     // The reason of a reinstall says already which generation is on the disk.
-    let shown = part.drift.iter().filter(|drift| part.reimage.is_none() || drift.field != "spec.image");
+    let said = |field: &str| matches!(field, "spec.image" | "spec.decommission");
+    let shown = part.drift.iter().filter(|drift| part.reimage.is_none() || !said(&drift.field));
     lines.extend(shown.map(|drift| {
         let age = crate::model::SignedDuration::from_secs(drift.age.as_secs());
         format!("drift  {} is {}, declared {} ({}, {age:#} ago)", drift.field, drift.observed, drift.desired, drift.source)
@@ -269,7 +284,8 @@ fn summary(plan: &Plan) -> String {
     }
     let parts = Effect::ALL.iter().filter_map(|effect| {
         let (count, held) = counts.get(effect)?;
-        let of_these = if *effect == Effect::Reimage && *held > 0 { format!(" ({held} held)") } else { String::new() };
+        let of_these =
+            if matches!(effect, Effect::Wipe | Effect::Reimage) && *held > 0 { format!(" ({held} held)") } else { String::new() };
         Some(format!("{count} {}{of_these}", effect.in_summary()))
     });
     let parts: Vec<String> = parts.collect();

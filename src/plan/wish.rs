@@ -1,6 +1,9 @@
 //! What one machine's disk calls for, by commit and journal alone. Observations have no say here (law 1).
 
-use super::deadlines::{Deadlines, after};
+use super::{
+    deadlines::{Deadlines, after},
+    wipe,
+};
 use crate::model::{Attempt, AttemptEnd, Fleet, Generation, Held, Install, Machine, MachineHistory, OnClaim, Reason, Rung, Timestamp};
 
 /// What a machine's disk calls for.
@@ -33,17 +36,18 @@ impl Wish {
 /// An install is wanted if and only if the declared generation is not the one on the disk, and: the disk holds another one, so a
 /// commit changed it; or nothing was ever written and the manifest says `onClaim: Install`, now and not only when it was claimed; or an
 /// attempt under this same generation left the disk unknown. Failures count per generation: a commit that changes it starts anew.
+/// A wipe is wanted if and only if the manifest says `decommission`, and the disks are not known to be wiped for it.
 pub(super) fn wish(machine: &Machine, history: &MachineHistory, former: Option<&Fleet>, now: Timestamp, deadlines: &Deadlines) -> Wish {
-    let Some(install) = &machine.install else { return Wish::Nothing };
-    let desired = install.generation;
+    let Some(desired) = machine.generation() else { return Wish::Nothing };
     let untouched = history.installed.is_none() && !history.attempts.iter().any(Attempt::wrote);
-    if untouched && machine.on_claim == OnClaim::Adopt {
+    if untouched && machine.on_claim == OnClaim::Adopt && machine.decommission.is_none() {
         return Wish::Adopt;
     }
     let failures = failures(history, desired);
     if let Some((attempt, at, end)) = failures.first() {
         return after_failure(attempt, *at, end, failures.len() as u32, history.installed == Some(desired), now, deadlines);
     }
+    let Some(install) = &machine.install else { return wipe::reason(desired, history).map_or(Wish::Nothing, Wish::Install) };
     match history.installed {
         Some(installed) if installed == desired => Wish::Nothing,
         Some(from) => Wish::Install(changed(machine, install, from, former)),

@@ -63,7 +63,7 @@ fn member<'a>(input: &Input<'a>, machine: &Machine, begins: bool) -> Member<'a> 
         matches!(attempt.end, Some((_, AttemptEnd::Superseded))) && !attempt.evidence.iter().any(|(_, seen)| seen.rung() == Rung::Writing)
     };
     let first = attempts.iter().find(|attempt| attempt.commit == input.commit.id && !called_off(attempt));
-    let declared = machine.install.as_ref().map(|install| install.generation);
+    let declared = super::wipe::declared(machine);
     let ended = attempts.iter().rev().find(|attempt| !matches!(attempt.end, None | Some((_, AttemptEnd::Superseded))));
     let failed = ended.is_some_and(|ended| {
         let failed = matches!(ended.end, Some((_, AttemptEnd::Failed { .. })));
