@@ -29,10 +29,10 @@ fn facts() -> Vec<Fact> {
     let generation = Generation::of(Digest::of(b"image"), None, 0);
     let outcome = Outcome::Failed { why: "it's \"quoted\"\n\u{1F525}".into(), class: RetryClass::Wait };
     vec![
-        Fact::Claimed { machine: machine("web-01"), installed: Some(generation), hardware: vec!["serial:A".into()] },
+        Fact::Claimed { machine: machine("web-01"), installed: Some(generation), hardware: vec!["serial:A".into()], basis: None },
         Fact::Renamed { from: machine("web-01"), to: machine("web-02") },
         Fact::Ended { machine: machine("web-01"), intention: 1, outcome },
-        Fact::Began { attempt: attempt(), generation },
+        Fact::Began { attempt: attempt(), generation, basis: None },
         Fact::Saw { attempt: attempt(), evidence: Evidence::Written { digest: Digest::of(b"image"), bytes: 1 << 40 } },
         Fact::Concluded { attempt: attempt(), end: AttemptEnd::Failed { code: "c".into(), why: "w".into(), retry: true } },
         Fact::Released { machine: machine("web-01") },
@@ -45,7 +45,7 @@ async fn a_machine_is_followed_through_its_names() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.sqlite");
     let journal = SqliteJournal::open(&path, "test").unwrap();
-    let claimed = |name: &str| Fact::Claimed { machine: machine(name), installed: None, hardware: Vec::new() };
+    let claimed = |name: &str| Fact::Claimed { machine: machine(name), installed: None, hardware: Vec::new(), basis: None };
     let renamed = |from: &str, to: &str| Fact::Renamed { from: machine(from), to: machine(to) };
     let facts = vec![
         claimed("a"),

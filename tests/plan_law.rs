@@ -9,7 +9,7 @@ use plan_world::*;
 use proptest::prelude::*;
 use rackwright::{
     model::*,
-    plan::{baseline, check, plan, render_markdown, render_text},
+    plan::{Input, LONGEST, baseline, check, plan, render_markdown, render_text},
 };
 
 const MACHINES: usize = 5;
@@ -21,6 +21,9 @@ enum Op {
     /// Its manifest says `decommission`, with this counter, or does not any more.
     Decommission(usize, u64),
     Recommission(usize),
+    Config(usize, u8),
+    /// Configuration alone waits for the next install, or not.
+    OnConfigChange(usize, bool),
     Suspend(usize, bool),
     Power(usize, u8),
     OnClaim(usize, bool),
@@ -70,6 +73,8 @@ struct Policy {
     /// Only machines on one feed; the others are the default group.
     half: bool,
     rack: Option<u32>,
+    /// All others are a group that comes after the first, which has to be healthy for so many seconds, or a share of it.
+    others_after: Option<(i64, Option<u8>)>,
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
@@ -77,8 +82,10 @@ fn policy() -> impl Strategy<Value = Policy> {
         prop::sample::select(vec![vec![], vec![Amount::Count(1)], vec![Amount::Count(1), Amount::Percent(60)], vec![Amount::Count(2)]]);
     let share = prop::sample::select(vec![None, Some(1), Some(50), Some(100)]);
     let rack = prop::option::of(1..3u32);
-    (waves, 0..2000i64, share, 1..5u32, prop::bool::weighted(0.2), prop::bool::weighted(0.2), any::<bool>(), rack).prop_map(
-        |(waves, soak, share, failures, paused, own_window, half, rack)| Policy {
+    let others_after = prop::option::of((prop::sample::select(vec![0, 500]), prop::sample::select(vec![None, Some(50), Some(100)])));
+    let times = (prop::bool::weighted(0.2), prop::bool::weighted(0.2));
+    (waves, 0..2000i64, share, 1..5u32, times, any::<bool>(), rack, others_after).prop_map(
+        |(waves, soak, share, failures, (paused, own_window), half, rack, others_after)| Policy {
             waves,
             soak,
             share,
@@ -87,6 +94,7 @@ fn policy() -> impl Strategy<Value = Policy> {
             own_window,
             half,
             rack,
+            others_after,
         },
     )
 }
@@ -104,6 +112,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (which.clone(), 0..3u64).prop_map(|(m, rebuild)| Op::Rebuild(m, rebuild)),
         2 => (which.clone(), 0..2u64).prop_map(|(m, rebuild)| Op::Decommission(m, rebuild)),
         1 => which.clone().prop_map(Op::Recommission),
+        2 => (which.clone(), 0..3u8).prop_map(|(m, config)| Op::Config(m, config)),
+        1 => (which.clone(), any::<bool>()).prop_map(|(m, waits)| Op::OnConfigChange(m, waits)),
         1 => (which.clone(), any::<bool>()).prop_map(|(m, on)| Op::Suspend(m, on)),
         1 => (which.clone(), 0..3u8).prop_map(|(m, power)| Op::Power(m, power)),
         1 => (which.clone(), any::<bool>()).prop_map(|(m, install)| Op::OnClaim(m, install)),
@@ -203,11 +213,20 @@ impl Watched {
             Op::Image(which, _) | Op::Rebuild(which, _) | Op::Power(which, _) if self.is_decommissioned(*which) => {}
             Op::Image(which, image) => self.edit(*which, |machine| {
                 let rebuild = machine.install.as_ref().map_or(0, |own| own.rebuild);
-                machine.install = Some(install(&format!("v{image}"), None, rebuild));
+                let config = machine.install.as_ref().and_then(|own| own.user_data.clone());
+                machine.install = Some(install(&format!("v{image}"), config.as_deref(), rebuild));
             }),
             Op::Rebuild(which, rebuild) => self.edit(*which, |machine| {
                 let image = machine.install.as_ref().map_or("v1".to_owned(), |own| own.image.name.to_string());
-                machine.install = Some(install(&image, None, *rebuild));
+                let config = machine.install.as_ref().and_then(|own| own.user_data.clone());
+                machine.install = Some(install(&image, config.as_deref(), *rebuild));
+            }),
+            Op::Config(which, config) => self.edit(*which, |machine| {
+                let Some(own) = machine.install.as_ref() else { return };
+                machine.install = Some(install(own.image.name.as_str(), Some(&config.to_string()), own.rebuild));
+            }),
+            Op::OnConfigChange(which, waits) => self.edit(*which, |machine| {
+                machine.upkeep.on_config_change = if *waits { OnConfigChange::NextInstall } else { OnConfigChange::Reinstall };
             }),
             Op::Suspend(which, on) => self.edit(*which, |machine| machine.suspend = *on),
             Op::Power(which, power) => self.edit(*which, |machine| {
@@ -300,6 +319,11 @@ impl Watched {
         all.soak = SignedDuration::from_secs(policy.soak);
         all.paused = policy.paused;
         all.windows = at_times(policy.own_window);
+        if let Some((healthy_for, share)) = policy.others_after {
+            let after = After { rollout: all.name.clone(), healthy_for: SignedDuration::from_secs(healthy_for), share };
+            let others = Rollout { name: RolloutName::new("others").unwrap(), after: vec![after], ..everything() };
+            self.world.fleet.rollouts.insert(others.name.clone(), others);
+        }
         self.world.fleet.rollouts.insert(all.name.clone(), all);
     }
 
@@ -445,7 +469,7 @@ impl Watched {
         assert_eq!(self.world.plan().0, made, "the same input gives the same plan");
         let wide = render_text(&made).lines().find(|line| line.chars().count() > 100).map(str::to_owned);
         assert_eq!(wide, None, "wider than a terminal");
-        assert!(render_markdown(&made).ends_with(".**\n"));
+        assert!(render_markdown(&made).contains("\n**Plan: ") && render_markdown(&made).chars().count() <= LONGEST);
         for name in self.world.fleet.machines.keys().chain(self.world.history.machines.keys()) {
             assert!(made.machines.contains_key(name), "{name} is absent");
         }
@@ -767,6 +791,71 @@ fn the_checker_counts_budgets_anew() {
     });
 }
 
+/// The planner is told of no `after`; the checker reads the one that there is.
+#[test]
+fn the_checker_reads_after_anew() {
+    let start = |share, healthy_for| {
+        let mut world = World::new();
+        for number in 1..=4 {
+            let mut machine = Machine { install: Some(install("v1", None, 0)), ..machine(&format!("m-{number}"), number) };
+            machine.labels.insert("feed".to_owned(), if number < 4 { "early" } else { "late" }.to_owned());
+            world.add(machine);
+        }
+        world.turn(false);
+        world.commit("v2");
+        for machine in world.fleet.machines.values_mut() {
+            Arc::make_mut(machine).install = Some(install("v2", None, 0));
+        }
+        let budgets = Budgets { max_unavailable: Amount::Count(4), breaker_failures: 9, ..everything().budgets };
+        let mut early = Rollout { name: RolloutName::new("early").unwrap(), budgets, ..everything() };
+        early.selector.insert("feed".to_owned(), "early".to_owned());
+        let after = After { rollout: early.name.clone(), share, healthy_for };
+        let late = Rollout { name: RolloutName::new("late").unwrap(), after: vec![after], ..everything() };
+        world.fleet.rollouts = [early, late].map(|rollout| (rollout.name.clone(), rollout)).into();
+        world
+    };
+    let found = |world: &World| {
+        let mut forgot = world.clone();
+        forgot.fleet.rollouts.get_mut(&RolloutName::new("late").unwrap()).unwrap().after.clear();
+        let forgot = forgot.plan().0;
+        let begins = |plan: &Plan| plan.machines[&name("m-4")].steps.iter().any(|step| step.risk() == Risk::Destructive);
+        assert!(begins(&forgot), "{}", render_text(&forgot));
+        let (made, violations) = world.plan();
+        assert_eq!(violations, []);
+        let found = world.with_input(|input| check(&forgot, input));
+        assert_eq!(found.iter().any(|violation| violation.law == 7), !begins(&made), "{found:?}\n{}", render_text(&made));
+        found.first().map(|violation| violation.what.clone()).unwrap_or_default()
+    };
+    let install = |world: &mut World, number: u8| {
+        let name = name(&format!("m-{number}"));
+        world.reach(&name, Rung::CalledHome);
+        let attempt = world.open(&name).unwrap().id.clone();
+        world.append(Fact::Concluded { attempt, end: AttemptEnd::Done });
+    };
+    let minutes = SignedDuration::from_mins;
+    let mut world = start(None, minutes(5));
+    assert!(found(&world).contains("does not hold"));
+    world.turn(false);
+    assert!(found(&world).contains("on its way"));
+    (1..=3).for_each(|number| install(&mut world, number));
+    assert!(found(&world).contains("long enough"));
+    world.tick(301);
+    assert_eq!(found(&world), "");
+    let mut world = start(Some(60), minutes(5));
+    world.turn(false);
+    install(&mut world, 1);
+    assert!(found(&world).contains("share"));
+    install(&mut world, 2);
+    assert!(found(&world).contains("share"));
+    world.tick(301);
+    assert_eq!(found(&world), "", "two of three are 60 %, and the third is on its way");
+    let attempt = world.open(&name("m-2")).map(|attempt| attempt.id.clone());
+    assert_eq!(attempt, None);
+    // One of the two is wanted anew and fails for good.
+    Arc::make_mut(world.fleet.machines.get_mut(&name("m-2")).unwrap()).install = Some(plan_world::install("v3", None, 0));
+    assert!(found(&world).contains("share"));
+}
+
 /// The planner is told of an approval that the checker can't find: by a stranger, for too few, or in other words.
 #[test]
 fn the_checker_reads_approvals_anew() {
@@ -911,6 +1000,16 @@ fn the_checker_counts_waves_anew() {
     let (made, violations) = world.plan();
     assert_eq!((made.machines[&name("m-2")].steps.len(), violations), (1, vec![]));
 
+    world.commit("a commit that changes nothing of it");
+    let (made, violations) = world.plan();
+    assert_eq!((made.machines[&name("m-2")].steps.len(), violations), (1, vec![]));
+    let begins_anew = |input: &Input<'_>| {
+        let history = History { goes_on: BTreeMap::new(), ..input.history.clone() };
+        let found = check(&made, &Input { history: &history, ..*input });
+        found.iter().any(|violation| violation.law == 7)
+    };
+    assert!(world.with_input(begins_anew), "one that begins anew has one canary");
+
     let mut world = before;
     let end = AttemptEnd::Failed { code: "no-disk-matches".to_owned(), why: String::new(), retry: false };
     world.append(Fact::Concluded { attempt, end });
@@ -959,9 +1058,9 @@ fn a_base_and_a_head_are_compared_without_hardware() {
     let history = baseline(&base, world.now);
     let seen = BTreeMap::new();
     world.with_input(|input| {
-        let same = plan(&rackwright::plan::Input { fleet: &base, history: &history, seen: &seen, ..*input });
+        let same = plan(&Input { fleet: &base, history: &history, seen: &seen, ..*input });
         assert!(same.is_empty(), "{}", render_text(&same));
-        let made = plan(&rackwright::plan::Input { history: &history, former: Some(&base), seen: &seen, ..*input });
+        let made = plan(&Input { history: &history, former: Some(&base), seen: &seen, ..*input });
         let text = render_text(&made);
         assert!(text.contains("image changed"), "{text}");
         assert!(text.ends_with("Plan: 1 to reimage, 4 unchanged.\n"), "{text}");

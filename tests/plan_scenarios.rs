@@ -82,6 +82,8 @@ impl Scenario {
             "home-as" => self.home_as(rest),
             "report" => names(rest[0]).iter().for_each(|name| self.world.report(name, rest[1], rest.contains(&"wrote"))),
             "progress" => self.progress(rest),
+            "old" => self.world.old = true,
+            "restarted" => self.world.restarted = true,
             "lost" => self.world.history.lost = true,
             "broken" => self.broken(),
             "hold" => self.hold(rest),
@@ -130,7 +132,7 @@ impl Scenario {
         for pair in rest[1..].chunks(2) {
             match pair[0] {
                 "everything" => selector.clear(),
-                "after" => after.push(RolloutName::new(pair[1]).unwrap()),
+                "after" => after.push(after_of(pair[1])),
                 "unavailable" => budgets.max_unavailable = Amount::Count(pair[1].parse().unwrap()),
                 "rack" => budgets.max_unavailable_rack = Some(Amount::Count(pair[1].parse().unwrap())),
                 "destructive" => budgets.max_destructive.count = pair[1].parse().unwrap(),
@@ -297,6 +299,10 @@ fn set(machine: &mut Machine, key: &str, value: &str) {
         "image" => machine.install = Some(install(value, user_data, rebuild)),
         "config" => machine.install = Some(install(image, Some(value), rebuild)),
         "rebuild" => machine.install = Some(install(image, user_data, value.parse().unwrap())),
+        "onConfigChange" => {
+            let waits = value == "NextInstall";
+            machine.upkeep.on_config_change = if waits { OnConfigChange::NextInstall } else { OnConfigChange::Reinstall };
+        }
         "rack" => machine.place.rack = Some(value.to_owned()),
         "group" => drop(machine.labels.insert("group".to_owned(), value.to_owned())),
         label if label.starts_with("label:") => drop(machine.labels.insert(label["label:".len()..].to_owned(), value.to_owned())),
@@ -390,6 +396,19 @@ fn window(text: &str) -> Window {
     let minutes = |text: &str| text.split_once(':').map(|(h, m)| h.parse::<u16>().unwrap() * 60 + m.parse::<u16>().unwrap()).unwrap();
     let day = |text: &str| Weekday::ALL.into_iter().find(|day| format!("{day:?}") == text).unwrap();
     Window { days: days.split('+').map(day).collect(), from: minutes(from), to: minutes(to), time_zone: time_zone.to_owned() }
+}
+
+/// `canary`, with conditions `canary:30m`, `canary:80%` or `canary:30m:80%`.
+fn after_of(text: &str) -> After {
+    let mut parts = text.split(':');
+    let mut after = After::from(RolloutName::new(parts.next().unwrap()).unwrap());
+    for part in parts {
+        match part.strip_suffix('%') {
+            Some(share) => after.share = Some(share.parse().unwrap()),
+            None => after.healthy_for = part.parse().unwrap(),
+        }
+    }
+    after
 }
 
 /// `4`, or `10%`.

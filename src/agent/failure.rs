@@ -88,8 +88,8 @@ mod tests {
     fn what_lies_in_the_disk_or_the_image_is_not_tried_again() {
         let (machine, attempt) = ("web-01".parse().unwrap(), "web-01#1".parse().unwrap());
         let began = [
-            Fact::Claimed { machine, installed: None, hardware: Vec::new() },
-            Fact::Began { attempt, generation: Generation::of(Digest::of(b"image"), None, 0) },
+            Fact::Claimed { machine, installed: None, hardware: Vec::new(), basis: None },
+            Fact::Began { attempt, generation: Generation::of(Digest::of(b"image"), None, 0), basis: None },
         ];
         let retry = |code: &str| {
             let reported = Fact::Reported { attempt: "web-01#1".parse().unwrap(), wrote: false, code: code.into(), why: String::new() };

@@ -41,6 +41,11 @@ impl Conversation {
         Self { channel, config, wanted, host: None, etag_form: None, boot_rung: None, inventory: Inventory::default() }
     }
 
+    /// The path of the target's address, which names one of several hosts.
+    pub(super) fn wanted(&self) -> Option<&str> {
+        self.wanted.as_deref()
+    }
+
     /// Reads the host. Its URI is looked up once; a BMC that no longer has it (its firmware was updated) is searched again.
     pub(super) async fn host(&mut self) -> Result<Host, Error> {
         if let Some((uri, platform)) = self.host.clone() {

@@ -31,13 +31,43 @@ pub(super) async fn members(channel: &mut Channel, collection: &str) -> Result<V
 
 /// The system that is the host, and its URI.
 ///
-/// Chosen by what it can do: it has a Reset action and, better, Bios or Boot. `wanted` is the path of the target's address, which
-/// names one of several hosts behind one BMC. Two that are equally good are refused: nothing may be done to the wrong machine.
+/// Two that are equally good are refused: nothing may be done to the wrong machine.
 pub(super) async fn host(channel: &mut Channel, wanted: Option<&str>) -> Result<(String, Document), Error> {
+    let mut candidates = candidates(channel, wanted).await?;
+    let nothing = |why: String| Error::NoHost { url: channel.address().to_owned(), why };
+    match (candidates.best.pop(), candidates.best.len()) {
+        (Some((uri, system)), 0) => Ok((uri, system)),
+        (Some((uri, _)), others) => {
+            Err(nothing(format!("{} systems could be the host; add the path of one, such as {uri}, to the address", others + 1)))
+        }
+        (None, _) => Err(nothing(candidates.why_none(wanted))),
+    }
+}
+
+/// Systems that could be the host.
+pub(super) struct Candidates {
+    /// The collection that they were found in.
+    pub(super) systems: String,
+    /// The best ones, all equally good, with their URIs.
+    pub(super) best: Vec<(String, Document)>,
+    /// Those that are no hosts, each with the reason.
+    pub(super) skipped: Vec<String>,
+}
+
+impl Candidates {
+    /// Why there is none.
+    pub(super) fn why_none(&self, wanted: Option<&str>) -> String {
+        let member = wanted.map(|path| format!(" {path}")).unwrap_or_default();
+        if self.skipped.is_empty() { format!("{} has no member{member}", self.systems) } else { self.skipped.join(", ") }
+    }
+}
+
+/// Looks for the host, chosen by what it can do: it has a Reset action and, better, Bios or Boot. `wanted` is the path of the target's
+/// address, which names one of several hosts behind one BMC.
+pub(super) async fn candidates(channel: &mut Channel, wanted: Option<&str>) -> Result<Candidates, Error> {
     let root = channel.root().await?;
-    let address = channel.address().to_owned();
-    let nothing = |why: String| Error::NoHost { url: address.clone(), why };
-    let systems = root.link(&["Systems"]).ok_or_else(|| nothing("its root links to no Systems".into()))?;
+    let no_systems = || Error::NoHost { url: channel.address().to_owned(), why: "its root links to no Systems".into() };
+    let systems = root.link(&["Systems"]).ok_or_else(no_systems)?;
     let mut best: Vec<(u8, String, Document)> = Vec::new();
     let mut skipped = Vec::new();
     let mut problem = None;
@@ -63,17 +93,8 @@ pub(super) async fn host(channel: &mut Channel, wanted: Option<&str>) -> Result<
         return Err(error);
     }
     let highest = best.iter().map(|(fitness, ..)| *fitness).max();
-    best.retain(|(fitness, ..)| Some(*fitness) == highest);
-    match (best.pop(), best.len()) {
-        (Some((_, uri, system)), 0) => Ok((uri, system)),
-        (Some((_, uri, _)), others) => {
-            Err(nothing(format!("{} systems could be the host; add the path of one, such as {uri}, to the address", others + 1)))
-        }
-        (None, _) if skipped.is_empty() => {
-            Err(nothing(format!("{systems} has no member{}", wanted.map(|w| format!(" {w}")).unwrap_or_default())))
-        }
-        (None, _) => Err(nothing(skipped.join(", "))),
-    }
+    let best = best.into_iter().filter(|(fitness, ..)| Some(*fitness) == highest).map(|(_, uri, system)| (uri, system)).collect();
+    Ok(Candidates { systems, best, skipped })
 }
 
 fn fitness(system: &Document) -> u8 {

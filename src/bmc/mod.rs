@@ -14,9 +14,11 @@ mod discover;
 mod document;
 mod error;
 mod etag;
+mod hosts;
 mod inventory;
 mod observe;
 mod power;
+mod presented;
 mod quirks;
 mod session;
 mod tls;
@@ -33,6 +35,8 @@ use rustls::RootCertStore;
 pub use config::Config;
 use conversation::Conversation;
 use error::Error;
+pub use hosts::{HostFound, Hosts};
+pub use presented::presented;
 
 use crate::{
     model::{BmcTarget, BootMode, Observation, SecretName, Timestamp, Trust},

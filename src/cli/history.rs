@@ -55,13 +55,19 @@ pub(super) fn tell(fact: &Fact) -> String {
         Fact::Released { .. } => "released: not in the fleet any more".to_owned(),
         Fact::Renamed { from, to } => format!("renamed from {from} to {to}"),
         Fact::HardwareChanged { hardware, .. } => format!("hardware is now {}", hardware.join(", ")),
+        Fact::ConfigurationNoted { deferred: Some(generation), .. } => {
+            format!("the configuration of generation {} is left to the next install", generation.short())
+        }
+        Fact::ConfigurationNoted { deferred: None, .. } => "what of its disk is configuration is noted".to_owned(),
         Fact::Intended { step } => format!("{}: {}", step.action, step.reason),
         Fact::Ended { outcome: Outcome::Done, .. } => "  done".to_owned(),
         Fact::Ended { outcome: Outcome::Waiting { why, until }, .. } => format!("  waiting until {until:.0}: {why}"),
         Fact::Ended { outcome: Outcome::Blocked { why, hint }, .. } => format!("  blocked: {why}; {hint}"),
         Fact::Ended { outcome: Outcome::Failed { why, .. }, .. } => format!("  failed: {why}"),
-        Fact::Began { attempt, generation } if generation.is_wipe() => format!("WIPE {attempt} of generation {} began", generation.short()),
-        Fact::Began { attempt, generation } => format!("install {attempt} of generation {} began", generation.short()),
+        Fact::Began { attempt, generation, .. } if generation.is_wipe() => {
+            format!("WIPE {attempt} of generation {} began", generation.short())
+        }
+        Fact::Began { attempt, generation, .. } => format!("install {attempt} of generation {} began", generation.short()),
         Fact::Saw { attempt, evidence } => format!("{attempt}: {}{}", evidence.told(), detail(evidence)),
         Fact::Reported { attempt, wrote, code, why } => {
             format!("{attempt}: failure reported ({code}{}): {why}", if *wrote { ", disk was written" } else { "" })

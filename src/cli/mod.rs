@@ -1,8 +1,10 @@
 //! The command line: one file a command. The only place where things are wired together, and where errors become text.
 
+mod adopt;
 mod agent;
 mod completion;
 pub mod config;
+mod edit;
 mod explain;
 pub mod get;
 mod history;
@@ -49,6 +51,7 @@ First steps:
   rackwright sim init lab                  or try the whole loop first, without hardware
   rackwright init my-fleet                 make a fleet repository that validates
   rackwright validate my-fleet             check it
+  rackwright adopt --from bmcs.txt         write manifests for machines that run already
   rackwright plan --repo my-fleet          see what the last commit does to hardware
   rackwright run --config rackwright.yaml  follow it
   rackwright status                        see how it goes
@@ -78,8 +81,13 @@ enum Command {
     Journal(journal::Args),
     Hold(hold::Args),
     Unhold(hold::UnholdArgs),
+    Suspend(edit::SuspendArgs),
+    Resume(edit::ResumeArgs),
+    Rebuild(edit::RebuildArgs),
+    Approve(edit::ApproveArgs),
     Notes(notes::Args),
     Observe(observe::Args),
+    Adopt(adopt::Args),
     Sim(sim::Args),
     Agent(agent::Args),
     Completion(completion::Args),
@@ -116,8 +124,13 @@ pub fn main() -> ExitCode {
         Command::Journal(args) => journal::run(&args),
         Command::Hold(args) => hold::hold(&args),
         Command::Unhold(args) => hold::unhold(&args),
+        Command::Suspend(args) => edit::suspend(&args),
+        Command::Resume(args) => edit::resume(&args),
+        Command::Rebuild(args) => edit::rebuild(&args),
+        Command::Approve(args) => edit::approve(&args),
         Command::Notes(args) => notes::run(&args),
         Command::Observe(args) => observe::run(&args),
+        Command::Adopt(args) => adopt::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Agent(args) => agent::run(&args),
         Command::Completion(args) => completion::run(&args),

@@ -16,7 +16,10 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{Decided, Live, Ports, source::chain};
 use crate::{
-    model::{Action, BmcTarget, Evidence, Fact, Fleet, MachineName, MachinePlan, Outcome, Plan, Reason, RetryClass, Rung, Step, Unknown},
+    model::{
+        Action, Basis, BmcTarget, Evidence, Fact, Fleet, Generation, MachineName, MachinePlan, Outcome, Plan, Reason, RetryClass, Rung,
+        Step, Unknown,
+    },
     plan,
     ports::{BmcError, JournalError, PowerCommand},
 };
@@ -27,20 +30,32 @@ pub fn facts_of(step: &Step, fleet: &Fleet) -> Option<Vec<Fact>> {
     let facts = match &step.action {
         Action::Claim { installed } => {
             let hardware = fleet.machines.get(&machine).map(|machine| plan::hardware(machine)).unwrap_or_default();
-            let claimed = Fact::Claimed { hardware, machine: machine.clone(), installed: *installed };
+            let basis = installed.and_then(|installed| basis(fleet, &machine, installed));
+            let claimed = Fact::Claimed { hardware, machine: machine.clone(), installed: *installed, basis };
             // What the journal has under this name is another machine's.
             let former = (step.reason == Reason::Replaced).then_some(Fact::Released { machine });
             former.into_iter().chain([claimed]).collect()
         }
         Action::Release => vec![Fact::Released { machine }],
         Action::NoteHardware { hardware } => vec![Fact::HardwareChanged { machine, hardware: hardware.clone() }],
+        Action::NoteConfiguration { installed, basis, deferred } => {
+            vec![Fact::ConfigurationNoted { machine, installed: *installed, basis: *basis, deferred: *deferred }]
+        }
         Action::Rename { from } => vec![Fact::Renamed { from: from.clone(), to: machine }],
-        Action::BeginAttempt { attempt, generation } => vec![Fact::Began { attempt: attempt.clone(), generation: *generation }],
+        Action::BeginAttempt { attempt, generation } => {
+            vec![Fact::Began { attempt: attempt.clone(), generation: *generation, basis: basis(fleet, &machine, *generation) }]
+        }
         Action::Witness { attempt, rung } => vec![Fact::Saw { attempt: attempt.clone(), evidence: bare(*rung)? }],
         Action::EndAttempt { attempt, end } => vec![Fact::Concluded { attempt: attempt.clone(), end: end.clone() }],
         Action::PowerOn | Action::PowerOff { .. } | Action::BootFromNetwork { .. } => return None,
     };
     Some(facts)
+}
+
+/// What of a generation is not configuration, where the fleet says what is in it.
+fn basis(fleet: &Fleet, machine: &MachineName, generation: Generation) -> Option<Basis> {
+    let install = fleet.machines.get(machine)?.install.as_ref()?;
+    (install.generation == generation).then(|| install.basis())
 }
 
 /// The evidence of a rung that has no content. Rungs with content come from the boot server, never from a plan.
@@ -210,6 +225,7 @@ async fn order(ports: &Ports, target: &BmcTarget, step: &Step) -> Result<(), Bmc
         | Action::Release
         | Action::Rename { .. }
         | Action::NoteHardware { .. }
+        | Action::NoteConfiguration { .. }
         | Action::BeginAttempt { .. }
         | Action::Witness { .. }
         | Action::EndAttempt { .. } => Ok(()),
@@ -262,11 +278,20 @@ mod tests {
             attempt: None,
             desired: None,
             installed: None,
+            next_install: false,
             ticket: None,
             reimage: None,
         };
         let machines = [(name(), part)].into();
-        Plan { commit: testing::commit(commit), at: AT, machines, problems: Vec::new(), groups: Vec::new(), estimate: None }
+        Plan {
+            commit: testing::commit(commit),
+            at: AT,
+            machines,
+            problems: Vec::new(),
+            groups: Vec::new(),
+            domains: Vec::new(),
+            estimate: None,
+        }
     }
 
     async fn actors(journal: Arc<dyn Journal>, bmc: &Arc<Slow>, limit: Duration) -> Actors {

@@ -27,6 +27,9 @@ pub struct Owed {
     pub was_in_force: bool,
 }
 
+/// See [`History::goes_on`].
+pub(super) type GoesOn = BTreeMap<String, BTreeSet<CommitId>>;
+
 /// What the journal says.
 #[derive(Default)]
 pub(super) struct Known {
@@ -39,6 +42,8 @@ pub(super) struct Known {
     /// Open attempts that a plan under the commit in force lets go on.
     pub(super) wanted: BTreeSet<AttemptId>,
     pub(super) owed: Vec<Owed>,
+    /// Whose rollouts a commit goes on with, from before it is in force.
+    pub(super) goes_on: Option<(CommitId, GoesOn)>,
 }
 
 impl Known {

@@ -12,7 +12,7 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    known::{Decided, Known, Owed, begins, ends, named},
+    known::{Decided, GoesOn, Known, Owed, begins, ends, named},
     source::chain,
 };
 use crate::{
@@ -25,6 +25,9 @@ const IN_FORCE: &str = "commit-in-force";
 
 /// The key under which the journal keeps the commits whose last note is not written yet.
 const OWED: &str = "notes-owed";
+
+/// The key under which the journal keeps whose rollouts the commit in force goes on with.
+const GOES_ON: &str = "rollouts-gone-on-with";
 
 /// The key under which the journal keeps its last trouble.
 const TROUBLE: &str = "journal-trouble";
@@ -79,6 +82,10 @@ impl Ledger {
     pub async fn open(journal: Arc<dyn Journal>) -> Result<Self, JournalError> {
         let mut known = Known { in_force: read_in_force(journal.as_ref()).await?, ..Known::default() };
         journal.records().await?.iter().for_each(|record| known.apply(record));
+        if let Some((commit, goes_on)) = read_goes_on(journal.as_ref()).await?.filter(|(commit, _)| Some(*commit) == known.in_force) {
+            known.goes_on = Some((commit, goes_on.clone()));
+            known.history.goes_on = goes_on;
+        }
         if let Some(owed) = journal.get(OWED).await? {
             known.owed = serde_json::from_str(&owed).unwrap_or_else(|error| {
                 tracing::warn!(%error, "the journal's list of notes to write can't be read; some commits go without a last note");
@@ -194,6 +201,22 @@ impl Ledger {
         let mut known = lock(&self.shared.known);
         known.in_force = Some(commit);
         known.wanted.clear();
+        known.history.goes_on = match &known.goes_on {
+            Some((noted, goes_on)) if *noted == commit => goes_on.clone(),
+            Some(_) | None => GoesOn::new(),
+        };
+        Ok(())
+    }
+
+    /// Notes whose rollouts `commit` goes on with once it is in force.
+    ///
+    /// # Errors
+    /// [`JournalError`]; then it goes on with none.
+    pub async fn will_go_on(&self, commit: CommitId, goes_on: GoesOn) -> Result<(), JournalError> {
+        let _turn = self.shared.turn.lock().await;
+        let json = serde_json::to_string(&(commit, &goes_on)).expect("names and ids are always JSON");
+        self.put(GOES_ON, &json).await?;
+        lock(&self.shared.known).goes_on = Some((commit, goes_on));
         Ok(())
     }
 
@@ -324,6 +347,13 @@ impl Shared {
     }
 }
 
+/// What can't be read costs a canary, and nothing else.
+async fn read_goes_on(journal: &dyn Journal) -> Result<Option<(CommitId, GoesOn)>, JournalError> {
+    let Some(text) = journal.get(GOES_ON).await? else { return Ok(None) };
+    let read = serde_json::from_str(&text);
+    Ok(read.inspect_err(|error| tracing::warn!(%error, "which rollouts go on can't be read; they begin anew")).ok())
+}
+
 async fn read_in_force(journal: &dyn Journal) -> Result<Option<CommitId>, JournalError> {
     let Some(text) = journal.get(IN_FORCE).await? else { return Ok(None) };
     text.parse().map(Some).map_err(|source| JournalError {
@@ -351,7 +381,7 @@ mod tests {
     const COMMIT: CommitId = CommitId([1; 20]);
 
     fn claimed(name: &str) -> Fact {
-        Fact::Claimed { machine: name.parse().unwrap(), installed: None, hardware: Vec::new() }
+        Fact::Claimed { machine: name.parse().unwrap(), installed: None, hardware: Vec::new(), basis: None }
     }
 
     fn attempt(name: &str) -> AttemptId {
@@ -362,7 +392,7 @@ mod tests {
 
     fn began(name: &str) -> Fact {
         let generation: Generation = "g1:e575e3261827e70cfb57f66e30185a81".parse().unwrap();
-        Fact::Began { attempt: attempt(name), generation }
+        Fact::Began { attempt: attempt(name), generation, basis: None }
     }
 
     fn now(ledger: &Ledger) -> Decided {
@@ -419,6 +449,27 @@ mod tests {
         assert_eq!((again.in_force(), again.owed()), (Some(OTHER), vec![owed]));
         again.pay(&[COMMIT].into()).await.unwrap();
         assert_eq!(Ledger::open(ledger.shared.journal.clone()).await.unwrap().owed(), []);
+    }
+
+    #[tokio::test]
+    async fn a_rollout_goes_on_under_the_commit_that_goes_on_with_it_and_no_other() {
+        let ledger = ledger().await;
+        let goes_on: GoesOn = [("web".to_owned(), [COMMIT].into())].into();
+        ledger.will_go_on(OTHER, goes_on.clone()).await.unwrap();
+        let known = |ledger: &Ledger| ledger.with(|history| history.goes_on.clone());
+        assert_eq!(known(&ledger), GoesOn::new(), "not in force yet");
+        let died_between = Ledger::open(ledger.shared.journal.clone()).await.unwrap();
+        assert_eq!(known(&died_between), GoesOn::new());
+        ledger.adopt(OTHER, Vec::new()).await.unwrap();
+        assert_eq!(known(&ledger), goes_on);
+        let again = Ledger::open(ledger.shared.journal.clone()).await.unwrap();
+        assert_eq!(known(&again), goes_on);
+        again.adopt(OTHER, Vec::new()).await.unwrap();
+        assert_eq!(known(&again), goes_on, "a restart puts the same commit into force");
+        again.adopt(CommitId([3; 20]), Vec::new()).await.unwrap();
+        assert_eq!(known(&again), GoesOn::new());
+        again.put(GOES_ON, "?").await.unwrap();
+        assert_eq!(known(&Ledger::open(again.shared.journal.clone()).await.unwrap()), GoesOn::new(), "begins anew");
     }
 
     /// The failure may be the one that opens the breaker.

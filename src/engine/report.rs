@@ -6,6 +6,7 @@ use crate::model::{
     AttemptId, Brake, DriftPolicy, Evidence, Fleet, Held, History, Machine, MachineName, MachinePlan, MachineStatus, Observation, Plan,
     PowerIntent, PowerState, Problem, Progress, Risk, Rung, SiteName, State, Status, Step, Timestamp, Unknown,
 };
+use crate::plan::NEXT_INSTALL;
 
 /// What a status is made from.
 pub struct Report<'a> {
@@ -94,7 +95,9 @@ fn judge(report: &Report, machine: &Machine, plan: &MachinePlan, seen: Option<&O
         }
     });
     let working = judge_work(report, plan).or_else(|| judge_transit(machine, seen));
-    let worst = held.chain(unseen).chain(working).chain(drift).reduce(|worst, next| if next.0 > worst.0 { next } else { worst });
+    let later = plan.next_install.then(|| (State::Ready, "NextInstall", NEXT_INSTALL.to_owned()));
+    let worst =
+        held.chain(unseen).chain(working).chain(drift).chain(later).reduce(|worst, next| if next.0 > worst.0 { next } else { worst });
     worst.or_else(|| decommissioned(report, machine)).unwrap_or_else(|| {
         let reason = if machine.suspend { "Suspended" } else { "AsDeclared" };
         (State::Ready, reason, String::new())
@@ -134,6 +137,7 @@ fn judge_held(held: &Held, plan: &MachinePlan) -> Judgement {
         Held::Paused { .. } => (State::Reconciling, "Paused"),
         Held::Quarantined { .. } => (State::Stalled, "Quarantined"),
         Held::Unproved => (State::Stalled, "NotWiped"),
+        Held::ConfigurationUnclear { .. } => (State::Stalled, "ConfigurationUnclear"),
         Held::JournalLost => (State::Stalled, "JournalLost"),
     };
     (state, reason, held.to_string())

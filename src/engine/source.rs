@@ -9,7 +9,7 @@ use crate::{
     manifest::{self, Loaded},
     model::{Attempt, AttemptId, Commit, CommitId, Fleet, History, Machine, MachineName, Problem, Rung, Snapshot},
     plan,
-    ports::{Secrets, Source},
+    ports::{JournalError, Secrets, Source},
 };
 
 /// The commit that the controller follows.
@@ -184,7 +184,7 @@ impl Follower {
             return Change::Rejected(Rejected { commit, problems });
         }
         let before = self.in_force.as_ref().map(|before| before.commit.id).or(self.live.ledger.in_force()).filter(|id| *id != commit.id);
-        if let Err(error) = self.live.ledger.adopt(commit.id, self.owed(before, snapshot)).await {
+        if let Err(error) = self.adopt(commit.id, &fleet, self.owed(before, snapshot)).await {
             // Not in force before it is durable: a crash must not fall back behind what was acted on.
             tracing::error!(error = &error as &dyn std::error::Error, "journal can't be written; the commit is not taken yet");
             self.judged = None;
@@ -198,6 +198,16 @@ impl Follower {
         self.in_force = Some(InForce { commit, fleet: Arc::new(fleet), warnings: problems, former });
         self.find_orders().await;
         Change::Adopted { before, skipped: snapshot.skipped.clone() }
+    }
+
+    /// Puts a commit into force in the journal. What is noted first is worth nothing until then.
+    async fn adopt(&self, commit: CommitId, fleet: &Fleet, owed: Vec<Owed>) -> Result<(), JournalError> {
+        let ledger = &self.live.ledger;
+        if let Some(before) = &self.in_force {
+            let goes_on = ledger.with(|history| plan::goes_on(before.commit.id, &before.fleet, history, fleet));
+            ledger.will_go_on(commit, goes_on).await?;
+        }
+        ledger.adopt(commit, owed).await
     }
 
     /// The commits that are owed a last note once `snapshot` is in force.

@@ -77,11 +77,16 @@ pub fn fleet(rebuild: u8) -> Arc<Fleet> {
 
 /// What was said that `web-01` writes under commit 1.
 pub fn claimed() -> Fact {
-    Fact::Claimed { machine: name(), installed: None, hardware: vec!["serial:s".to_owned(), "mac:52:54:00:00:00:01".to_owned()] }
+    Fact::Claimed {
+        machine: name(),
+        installed: None,
+        hardware: vec!["serial:s".to_owned(), "mac:52:54:00:00:00:01".to_owned()],
+        basis: None,
+    }
 }
 
 pub fn began() -> Fact {
-    Fact::Began { attempt: attempt(), generation: fleet(1).machines[&name()].generation().unwrap() }
+    Fact::Began { attempt: attempt(), generation: fleet(1).machines[&name()].generation().unwrap(), basis: None }
 }
 
 pub fn saw(evidence: Evidence) -> Fact {

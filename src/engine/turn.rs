@@ -282,6 +282,7 @@ mod tests {
             attempt: None,
             desired: None,
             installed: None,
+            next_install: false,
             ticket: None,
             reimage: None,
         }
@@ -313,6 +314,7 @@ mod tests {
             machines: parts.into_iter().map(|part| (part.name.clone(), part)).collect(),
             problems: Vec::new(),
             groups: Default::default(),
+            domains: Default::default(),
             estimate: None,
         };
         let whole = plan.clone();
@@ -344,8 +346,15 @@ mod tests {
         let end = Action::EndAttempt { attempt: ticket("ends").attempt, end: AttemptEnd::Superseded };
         let parts = [with("goes-on", vec![Action::PowerOn]), with("ends", vec![end]), part("rests", Vec::new())];
         let machines = parts.into_iter().map(|part| (part.name.clone(), part)).collect();
-        let plan =
-            Plan { commit: testing::commit(1), at: Timestamp::MIN, machines, problems: Vec::new(), groups: Vec::new(), estimate: None };
+        let plan = Plan {
+            commit: testing::commit(1),
+            at: Timestamp::MIN,
+            machines,
+            problems: Vec::new(),
+            groups: Vec::new(),
+            domains: Vec::new(),
+            estimate: None,
+        };
         assert_eq!(wanted(&plan), [ticket("goes-on").attempt].into());
     }
 

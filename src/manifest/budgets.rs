@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::{
+    after::{self, After},
     fault::{At, Fault, Path, path_to},
     merged::circle,
     names::Names,
-    raw::{self, Kind, Spec},
+    raw::{self, Spec},
     text, windows,
     world::Source,
 };
@@ -106,13 +107,9 @@ pub(crate) fn rollouts<'a>(
     faults: &mut Faults<'a>,
 ) -> BTreeMap<RolloutName, Rollout> {
     let mut rollouts = BTreeMap::new();
-    let mut after = BTreeMap::new();
+    let mut waiting = BTreeMap::new();
     for source in sources {
         let Spec::Rollout(spec) = &source.doc.spec else { continue };
-        for (n, name) in spec.after.iter().enumerate() {
-            let dangling = names.check(Kind::Rollout, name, source.doc.number, || path_to!["spec", "after", n]);
-            faults.extend(dangling.map(|fault| (source.file, fault)));
-        }
         let stated = Stated {
             unavailable: &spec.max_unavailable,
             per: &spec.max_unavailable_per,
@@ -120,14 +117,13 @@ pub(crate) fn rollouts<'a>(
             breaker: &spec.breaker,
         };
         let budgets = stated.read(source, path_to!["spec"], &settings.budgets, faults);
-        after.insert(source.name(), (source, &spec.after));
+        waiting.insert(source.name(), (source, spec.after.iter().map(After::rollout).collect()));
         let Ok(name) = RolloutName::new(source.name()) else { continue };
-        let after = spec.after.iter().filter_map(|name| RolloutName::new(name.as_str()).ok()).collect();
         let windows = spec.windows.as_ref().map(|stated| windows::windows(source, stated, faults));
         let rollout = Rollout {
             name: name.clone(),
             selector: spec.selector.0.clone(),
-            after,
+            after: after::after(source, &spec.after, names, faults),
             budgets,
             waves: waves(source, &spec.waves, faults),
             soak: soak(source, spec, faults),
@@ -137,7 +133,7 @@ pub(crate) fn rollouts<'a>(
         };
         rollouts.insert(name.clone(), rollout);
     }
-    cycles(&after, faults);
+    cycles(&waiting, faults);
     rollouts
 }
 
@@ -181,9 +177,9 @@ fn soak<'a>(source: Source<'a>, spec: &raw::RolloutSpec, faults: &mut Faults<'a>
 
 /// Finds each circle of `after` once: rollouts in it would wait for each other for ever. Without recursion, because a chain
 /// of rollouts may be as long as the repository is large.
-fn cycles<'a>(after: &BTreeMap<&'a str, (Source<'a>, &'a Vec<String>)>, faults: &mut Faults<'a>) {
+fn cycles<'a>(waiting: &BTreeMap<&'a str, (Source<'a>, Vec<&'a str>)>, faults: &mut Faults<'a>) {
     let mut done: BTreeMap<&str, bool> = BTreeMap::new();
-    for start in after.keys().copied() {
+    for start in waiting.keys().copied() {
         // Each entry: a rollout, and how many of those that it waits for have been looked at.
         let mut trail: Vec<(&'a str, usize)> = Vec::new();
         if done.insert(start, false).is_none() {
@@ -191,8 +187,8 @@ fn cycles<'a>(after: &BTreeMap<&'a str, (Source<'a>, &'a Vec<String>)>, faults: 
         }
         while let Some((name, next)) = trail.last_mut() {
             let name = *name;
-            let Some((source, waits)) = after.get(name) else { break };
-            let Some(other) = waits.get(*next).map(String::as_str) else {
+            let Some((source, waits)) = waiting.get(name) else { break };
+            let Some(other) = waits.get(*next).copied() else {
                 done.insert(name, true);
                 trail.pop();
                 continue;
@@ -207,7 +203,7 @@ fn cycles<'a>(after: &BTreeMap<&'a str, (Source<'a>, &'a Vec<String>)>, faults: 
                     let fault = Fault::error("after-cycle", place, format!("rollouts wait for each other in a circle: {}", circle(&names)));
                     faults.push((source.file, fault.hint("take one of them out of `after`")));
                 }
-                None if after.contains_key(other) => {
+                None if waiting.contains_key(other) => {
                     done.insert(other, false);
                     trail.push((other, 0));
                 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::model::{
     BmcTarget, BootSettings, Disks, Fingerprint, Generation, Identity, Install, Mac, Machine, MachineName, NetworkName, Nic, Place,
-    PowerIntent, ProfileName, SecretName, SourceRef, Trust,
+    PowerIntent, ProfileName, SecretName, SourceRef, Trust, Upkeep,
 };
 
 impl MachineSpec {
@@ -23,6 +23,7 @@ impl MachineSpec {
             power: self.power,
             disks: self.disks.as_ref(),
             configuration: self.configuration.as_ref(),
+            on_config_change: self.on_config_change,
         }
     }
 }
@@ -70,6 +71,7 @@ impl<'a> Reader<'a> {
             boot: BootSettings { mode: settings.mode.unwrap_or_default() },
             on_claim: spec.on_claim,
             suspend: spec.suspend,
+            upkeep: Upkeep { on_config_change: settings.on_config_change.unwrap_or_default() },
         };
         match &spec.decommission {
             Some(stated) => stated.apply(&mut machine, spec.rebuild, self.doc.number, &mut self.faults),
@@ -267,7 +269,8 @@ impl<'a> Reader<'a> {
 }
 
 /// `https://host:port`, and behind a BMC of several systems the path of one. Paths keep their case, which counts to some BMCs.
-fn bmc_address(text: &str) -> Option<String> {
+/// `None`: it is no such address.
+pub fn bmc_address(text: &str) -> Option<String> {
     let (scheme, rest) = text.trim_end_matches('/').split_once("://")?;
     let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
     let (scheme, host) = (scheme.to_ascii_lowercase(), host.to_ascii_lowercase());

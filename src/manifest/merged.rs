@@ -12,7 +12,7 @@ use super::{
     raw::{self, Kind, ProfileSpec, Spec},
     text,
 };
-use crate::model::{BootMode, DiskHint, PowerIntent};
+use crate::model::{BootMode, DiskHint, OnConfigChange, PowerIntent};
 
 /// How long a chain of `extends` may be. People lose the thread after four; this only bounds the recursion.
 const MAX_EXTENDS: usize = 32;
@@ -26,6 +26,7 @@ pub(crate) struct Settings<'a> {
     pub(crate) system: Option<DiskHint>,
     pub(crate) keep: Vec<DiskHint>,
     pub(crate) user_data: Option<&'a str>,
+    pub(crate) on_config_change: Option<OnConfigChange>,
 }
 
 impl<'a> Settings<'a> {
@@ -39,6 +40,7 @@ impl<'a> Settings<'a> {
             system: over.system.clone().or(self.system),
             keep: self.keep,
             user_data: over.user_data.or(self.user_data),
+            on_config_change: over.on_config_change.or(self.on_config_change),
         }
     }
 }
@@ -51,6 +53,7 @@ pub(crate) struct Stated<'a> {
     pub(crate) power: Option<PowerIntent>,
     pub(crate) disks: Option<&'a raw::Disks>,
     pub(crate) configuration: Option<&'a raw::Configuration>,
+    pub(crate) on_config_change: Option<OnConfigChange>,
 }
 
 impl<'a> Stated<'a> {
@@ -67,7 +70,8 @@ impl<'a> Stated<'a> {
         template_exists: impl Fn(&str) -> bool,
         faults: &mut Vec<Fault>,
     ) -> Settings<'a> {
-        let mut settings = Settings { power: self.power, user_data: self.user_data(), ..Settings::default() };
+        let mut settings =
+            Settings { power: self.power, user_data: self.user_data(), on_config_change: self.on_config_change, ..Settings::default() };
         if let Some(image) = self.image {
             faults.extend(names.check(Kind::Image, image, number, || path_to!["spec", "image"]));
             settings.image = Some(image);
@@ -150,6 +154,7 @@ impl ProfileSpec {
             power: self.power,
             disks: self.disks.as_ref(),
             configuration: self.configuration.as_ref(),
+            on_config_change: self.on_config_change,
         }
     }
 }

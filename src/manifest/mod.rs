@@ -11,10 +11,13 @@
 //!
 //! **Invariant.** What a file says depends on its bytes alone, so documents are kept by blob id, and a push costs what it changed.
 
+pub mod adopt;
+mod after;
 mod again;
 mod budgets;
 mod cache;
 mod decommission;
+mod edit;
 mod explain;
 mod fault;
 mod load;
@@ -38,7 +41,9 @@ mod world;
 mod yaml;
 
 pub use cache::Cache;
+pub use edit::{Edit, EditError, edit};
 pub use load::{Loaded, load};
+pub use machine::bmc_address;
 pub use render::render;
 pub use schema::schemas;
 pub use starter::starter;

@@ -11,7 +11,7 @@ pub(crate) use super::{
     raw_rollout::{Breaker, Budgets, MaxDestructive, MaxUnavailable, PerLabel, RolloutSpec, Window},
     scalars::{AmountText, Freeze, Labels, SizeText, Text},
 };
-use crate::model::{BootMode, DhcpMode, DriftPolicy, ImageFormat, OnClaim, PowerIntent};
+use crate::model::{BootMode, DhcpMode, DriftPolicy, ImageFormat, OnClaim, OnConfigChange, PowerIntent};
 
 /// The one version of the documents' shape that this program reads.
 pub(crate) const API_VERSION: &str = "rackwright.dev/v1alpha1";
@@ -144,6 +144,8 @@ pub(crate) struct MachineSpec {
     pub(crate) boot: Option<Boot>,
     /// What is put on the disk beside the image, instead of the profile's.
     pub(crate) configuration: Option<Configuration>,
+    /// What to do when only the configuration is another: Reinstall, or leave it to the NextInstall. Instead of the profile's.
+    pub(crate) on_config_change: Option<OnConfigChange>,
 }
 
 /// What the machine must prove to be before anything disruptive. State at least one.
@@ -279,6 +281,9 @@ pub(crate) struct ProfileSpec {
     pub(crate) disks: Option<Disks>,
     /// What is put on the disk beside the image.
     pub(crate) configuration: Option<Configuration>,
+    /// What to do when only the configuration is another: Reinstall, or leave it to the NextInstall (another image, a raised `rebuild`, a
+    /// failed install). Reinstall if neither machine nor profile says so. Changing it reinstalls nothing.
+    pub(crate) on_config_change: Option<OnConfigChange>,
 }
 
 /// An image that can be put on a disk. Changing the digest is what reimages.

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::after::After;
 use super::scalars::{AmountText, Freeze, Labels};
 use crate::model::Weekday;
 
@@ -69,9 +70,9 @@ pub(crate) struct Breaker {
 pub(crate) struct RolloutSpec {
     /// Labels that a machine must have, all of them. A machine belongs to the first rollout, in order of name, that selects it.
     pub(crate) selector: Labels,
-    /// Rollouts that must have finished before this one starts.
+    /// Rollouts that must have finished before this one starts, by name or with conditions.
     #[serde(default)]
-    pub(crate) after: Vec<String>,
+    pub(crate) after: Vec<After>,
     /// Most machines that may be unavailable at a time because of us.
     pub(crate) max_unavailable: Option<MaxUnavailable>,
     /// Most machines with the same value of a label, of all groups, that may be unavailable at a time: a row, a power feed, a pair.

@@ -185,6 +185,23 @@ impl Tree {
         self.text(self.target(value))
     }
 
+    /// Where the scalar at `path`, or the alias that stands for it, is written.
+    pub(crate) fn scalar_place(&self, path: &Path) -> Option<Place> {
+        let (_, value) = self.find(path.segs())?;
+        self.text(self.target(value))?;
+        self.nodes.get(value).map(|node| node.place)
+    }
+
+    /// Where the mapping at `path` begins, and whether it is empty; in block style that is its first key.
+    pub(crate) fn mapping_place(&self, path: &Path) -> Option<(Place, bool)> {
+        let (_, value) = self.find(path.segs())?;
+        let node = self.nodes.get(value)?;
+        match &node.data {
+            Data::Mapping(pairs) => Some((node.place, pairs.is_empty())),
+            Data::Scalar { .. } | Data::Sequence(_) | Data::Alias(_) => None,
+        }
+    }
+
     /// All scalars without quotes.
     pub(crate) fn plain_scalars(&self) -> impl Iterator<Item = Placed<'_>> {
         self.nodes.iter().filter_map(|node| match &node.data {

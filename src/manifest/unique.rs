@@ -106,7 +106,7 @@ fn twins<'a>(machines: &[Declared<'a>]) -> Vec<(&'a str, Fault)> {
 }
 
 /// A BMC, and which of its systems if the address says it. Two addresses with the same key are the same.
-fn bmc_key(address: &str) -> (&str, &str) {
+pub(super) fn bmc_key(address: &str) -> (&str, &str) {
     let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
     let (host, system) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
     let usual = if scheme == "http" { ":80" } else { ":443" };

@@ -278,7 +278,8 @@ mod tests {
         let texts = manifests();
         let all: Vec<Chunk<'_>> = texts.iter().flat_map(|text| chunks(text)).collect();
         let quick = all.iter().filter(|chunk| agree(**chunk)).count();
-        assert!(quick * 2 > all.len(), "only {quick} of {} documents were read quickly", all.len());
+        let readable = all.iter().filter(|chunk| decode_as(chunk.text, None).is_ok()).count();
+        assert!(quick * 2 > readable, "only {quick} of {readable} documents were read quickly");
     }
 
     proptest! {

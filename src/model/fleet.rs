@@ -10,7 +10,9 @@ use std::{
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, Freeze, Generation, ImageName, Machine, MachineName, NetworkName, RolloutName, SecretName, SignedDuration, Window};
+use super::{
+    After, Digest, Freeze, Generation, ImageName, Machine, MachineName, NetworkName, RolloutName, SecretName, SignedDuration, Window,
+};
 
 /// Everything one commit says.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -176,8 +178,8 @@ pub struct Rollout {
     pub name: RolloutName,
     /// Labels that a machine must have, all of them.
     pub selector: BTreeMap<String, String>,
-    /// Groups that must have finished this commit's reinstalls, all Ready or none needed, before this one starts.
-    pub after: Vec<RolloutName>,
+    /// What has to hold of other groups before this one begins.
+    pub after: Vec<After>,
     /// How much at a time and in all.
     pub budgets: Budgets,
     /// How many machines a commit begins before it waits for them, ascending; percentages are of the group. After the last come all others.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptId, Freeze, Hold, MachineName, RolloutName, Timestamp, Unknown};
+use super::{AttemptId, Freeze, Generation, Hold, MachineName, RolloutName, Timestamp, Unknown};
 
 /// Why a machine is not being worked on.
 #[must_use]
@@ -75,8 +75,17 @@ pub enum Held {
         group: RolloutName,
         /// Its machines that have what they should have.
         ready: u32,
-        /// Its machines.
+        /// Its machines; where a share is asked for, those of them that an image is declared for.
         of: u32,
+        /// So many of them have to be ready, where a share is asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        needed: Option<u32>,
+        /// Enough are ready, and have to stay so until then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        healthy_at: Option<Timestamp>,
+        /// Its breaker is open.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        tripped: bool,
     },
     /// Too many failures in the group under this commit (law 7).
     Breaker {
@@ -132,6 +141,13 @@ pub enum Held {
         /// Why it failed.
         why: String,
     },
+    /// Its disk holds another generation, and nobody noted how much of that was configuration, which alone does not reinstall it.
+    ConfigurationUnclear {
+        /// What its disk holds.
+        installed: Generation,
+        /// What it should hold.
+        desired: Generation,
+    },
     /// The second reader of the plan found that a step would break the law. A fault of the planner.
     Unlawful {
         /// The line of the law; 0 for the plan's own form.
@@ -163,7 +179,12 @@ impl fmt::Display for Held {
             Held::Budget { scope, wanted, allowed, needs } => {
                 write!(f, "the commit reinstalls {wanted} of {scope}, {allowed} are allowed: {needs}")
             }
-            Held::After { group, ready, of } => write!(f, "after {group}, which has {ready} of {of} ready"),
+            Held::After { group, ready, of, needed, healthy_at, tripped } => {
+                write!(f, "after {group}, which has {ready} of {of} ready")?;
+                needed.map_or(Ok(()), |needed| write!(f, " ({needed} needed)"))?;
+                healthy_at.map_or(Ok(()), |at| write!(f, " and has to stay so until {at:.0}"))?;
+                if *tripped { write!(f, ", and whose breaker is open") } else { Ok(()) }
+            }
             Held::Breaker { scope, failures, allowed } => {
                 let counted = if *failures == 1 { "failure" } else { "failures" };
                 write!(f, "breaker of {scope} is open: {failures} {counted}, {allowed} open it")
@@ -181,6 +202,15 @@ impl fmt::Display for Held {
             }
             Held::Paused { rollout } => write!(f, "rollout {rollout} is paused until a commit takes `paused` away"),
             Held::Quarantined { attempt, code, why } => write!(f, "quarantined: {attempt} failed ({code}): {why}"),
+            Held::ConfigurationUnclear { installed, desired } => {
+                write!(
+                    f,
+                    "its disk holds {}, declared is {}, and nobody noted whether more than configuration differs, which alone does not \
+                     reinstall it: declare what it was installed with once more, or set onConfigChange: Reinstall to reinstall it",
+                    installed.short(),
+                    desired.short()
+                )
+            }
             Held::Unlawful { law, what } => {
                 write!(f, "not done, since the plan would break law {law}: {what}. This is a fault of Rackwright; please report it")
             }

@@ -1,10 +1,10 @@
 //! What the journal holds: facts, in order, and what follows from them. No phase is stored; a fold over facts gives it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptEnd, AttemptId, CommitId, DiskProof, Evidence, Generation, MachineName, Outcome, RetryClass, Rung, Step, Timestamp};
+use super::{AttemptEnd, AttemptId, Basis, CommitId, DiskProof, Evidence, Generation, MachineName, Outcome, Rung, Step, Timestamp};
 
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub enum Fact {
         installed: Option<Generation>,
         /// Its hardware, so that a rename can be told from a replacement (law 4).
         hardware: Vec<String>,
+        /// What of `installed` is not configuration; not known of what earlier releases claimed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        basis: Option<Basis>,
     },
     /// A machine left the fleet.
     Released {
@@ -51,6 +54,17 @@ pub enum Fact {
         machine: MachineName,
         /// Its hardware now.
         hardware: Vec<String>,
+    },
+    /// What is known of a machine's configuration where that alone does not reinstall it.
+    ConfigurationNoted {
+        /// The machine.
+        machine: MachineName,
+        /// What its disk holds, or is being written with.
+        installed: Generation,
+        /// What of that is not configuration.
+        basis: Basis,
+        /// The generation whose configuration comes with the next install.
+        deferred: Option<Generation>,
     },
     /// A step is about to be executed.
     Intended {
@@ -72,6 +86,9 @@ pub enum Fact {
         attempt: AttemptId,
         /// What it installs.
         generation: Generation,
+        /// What of that is not configuration; not known of attempts of earlier releases.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        basis: Option<Basis>,
     },
     /// Evidence of an attempt.
     Saw {
@@ -107,6 +124,7 @@ impl Fact {
             Fact::Claimed { machine, .. }
             | Fact::Released { machine }
             | Fact::HardwareChanged { machine, .. }
+            | Fact::ConfigurationNoted { machine, .. }
             | Fact::Ended { machine, .. } => machine,
             Fact::Renamed { to, .. } => to,
             Fact::Intended { step } => &step.machine,
@@ -129,6 +147,9 @@ pub struct History {
     pub seq: u64,
     /// True when the journal is empty although notes of ours exist.
     pub lost: bool,
+    /// By group (a rollout's name, empty for machines without one): earlier commits whose rollout the commit in force goes on with, so that
+    /// what they began counts in its waves. Kept beside the facts.
+    pub goes_on: BTreeMap<String, BTreeSet<CommitId>>,
 }
 
 /// What is known of one machine.
@@ -142,6 +163,11 @@ pub struct MachineHistory {
     pub before: u32,
     /// What its disk is known to hold. `None`: never installed, or an install began to write and did not finish.
     pub installed: Option<Generation>,
+    /// What of that is not configuration, if that is known.
+    pub basis: Option<Basis>,
+    /// A generation, and the one that was declared while the disk held it or was being written with it, and differs from it in
+    /// configuration alone: that comes with the next install.
+    pub deferred: Option<(Generation, Generation)>,
     /// Attempts, oldest first.
     pub attempts: Vec<Attempt>,
     /// The step that was begun and whose end is not recorded, with the number of its intention.
@@ -166,6 +192,8 @@ pub struct Attempt {
     pub commit: CommitId,
     /// What it installs.
     pub generation: Generation,
+    /// What of that is not configuration, if that is known.
+    pub basis: Option<Basis>,
     /// When it began.
     pub began: Timestamp,
     /// Evidence, in order.
@@ -174,21 +202,6 @@ pub struct Attempt {
     pub reported: Option<(Timestamp, AttemptEnd)>,
     /// How it ended, and when.
     pub end: Option<(Timestamp, AttemptEnd)>,
-}
-
-/// Whether another attempt at the same generation may go better after a failure that an agent or a step reported.
-///
-/// What lies in the machine or in the image is the same the next time; what lies between them may not be. A failure that nobody here
-/// knows is tried again only while the disk is untouched.
-fn retry_may_help(code: &str, wrote: bool) -> bool {
-    match code {
-        "disk-write" | "disk-read" | "disk-open" | "disk-list" | "verify-failed" | "wrong-digest" | "image-corrupt" | "no-disk-matches"
-        | "two-disks-match" | "disk-kept" | "disk-too-small" | "disk-sector-size" | "identity" | "agent-refused" | "no-seed-partition"
-        | "seed-too-large" | "two-hints-one-disk" | "keep-unclear" | "disk-read-only" | "disk-remote" | "disk-size"
-        | "wipe-unsupported" | "wipe-shared" | "disk-frozen" | "disk-locked" | "erase-failed" | "not-wiped" => false,
-        "image-unavailable" | "image-changed" | "network" | "stream" | "timeout" | "restarted-while-writing" => true,
-        _ => !wrote,
-    }
 }
 
 impl Attempt {
@@ -283,91 +296,5 @@ impl History {
 
     fn before(&self, name: &MachineName) -> u32 {
         self.numbers.get(name).copied().unwrap_or(0)
-    }
-}
-
-impl MachineHistory {
-    fn apply(&mut self, seq: u64, at: Timestamp, commit: CommitId, fact: &Fact) {
-        match fact {
-            Fact::Claimed { installed, hardware, .. } => {
-                self.claimed = Some(at);
-                self.installed = *installed;
-                self.hardware.clone_from(hardware);
-            }
-            Fact::HardwareChanged { hardware, .. } => self.hardware.clone_from(hardware),
-            Fact::Intended { step } => {
-                if let Some((_, at, forgotten)) = self.pending.replace((seq, at, step.clone())) {
-                    self.is_unsure(at, forgotten);
-                }
-            }
-            Fact::Ended { intention, outcome, .. } => {
-                let ended = self.pending.take_if(|(pending, _, _)| pending == intention);
-                if let Some((_, begun, step)) = ended {
-                    self.ended(at, begun, &step, outcome);
-                    self.last = Some((at, step, outcome.clone()));
-                }
-            }
-            Fact::Began { attempt, generation } => self.attempts.push(Attempt {
-                id: attempt.clone(),
-                commit,
-                generation: *generation,
-                began: at,
-                evidence: Vec::new(),
-                reported: None,
-                end: None,
-            }),
-            Fact::Saw { attempt, evidence } => self.saw(at, attempt, evidence),
-            Fact::Reported { attempt, code, why, wrote } => {
-                if let Some(attempt) = self.attempt_mut(attempt) {
-                    let retry = retry_may_help(code, *wrote);
-                    let end = AttemptEnd::Failed { code: code.clone(), why: why.clone(), retry };
-                    attempt.reported.get_or_insert((at, end));
-                }
-            }
-            Fact::Concluded { attempt, end } => {
-                if let Some(attempt) = self.attempt_mut(attempt) {
-                    attempt.end = Some((at, end.clone()));
-                }
-            }
-            Fact::Released { .. } | Fact::Renamed { .. } => {}
-        }
-    }
-
-    fn ended(&mut self, at: Timestamp, begun: Timestamp, step: &Step, outcome: &Outcome) {
-        match outcome {
-            _ if !step.action.changes_power() => {}
-            Outcome::Done => {
-                self.power_changed = Some(at);
-                self.switched = Some((at, step.clone()));
-                self.unsure.clear();
-            }
-            // A BMC that did not answer in time may have heard.
-            Outcome::Failed { class: RetryClass::Wait, .. } => self.is_unsure(begun, step.clone()),
-            Outcome::Failed { .. } | Outcome::Blocked { .. } | Outcome::Waiting { .. } => {}
-        }
-    }
-
-    fn is_unsure(&mut self, begun: Timestamp, step: Step) {
-        if step.action.changes_power() {
-            self.unsure.retain(|(_, known)| known.action != step.action);
-            self.unsure.push((begun, step));
-        }
-    }
-
-    fn saw(&mut self, at: Timestamp, id: &AttemptId, evidence: &Evidence) {
-        let Some(attempt) = self.attempt_mut(id) else { return };
-        // A word that comes again says nothing new of the disk.
-        let written = attempt.reached(Rung::Written).is_some();
-        attempt.evidence.push((at, evidence.clone()));
-        let generation = attempt.generation;
-        match evidence.rung() {
-            Rung::Writing if !written => self.installed = None,
-            Rung::Written => self.installed = Some(generation),
-            _ => {}
-        }
-    }
-
-    fn attempt_mut(&mut self, id: &AttemptId) -> Option<&mut Attempt> {
-        self.attempts.iter_mut().find(|attempt| attempt.id == *id)
     }
 }

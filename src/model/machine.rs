@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fingerprint, Generation, Install, Mac, MachineName, NetworkName, ProfileName, SecretName, SourceRef, Wipe, Work};
+use super::{Fingerprint, Generation, Install, Mac, MachineName, NetworkName, ProfileName, SecretName, SourceRef, Upkeep, Wipe, Work};
 
 /// One machine, resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +40,9 @@ pub struct Machine {
     pub on_claim: OnClaim,
     /// True: observe only.
     pub suspend: bool,
+    /// How it is kept.
+    #[serde(default)]
+    pub upkeep: Upkeep,
 }
 
 impl Machine {

@@ -5,6 +5,7 @@
 //! **Non-goals.** No I/O, no clock, no randomness, no parsing of files: `manifest` makes a [`Fleet`], `bmc` makes an
 //! [`Observation`], `plan` makes a [`Plan`].
 
+mod after;
 mod agent;
 mod brake;
 mod choose;
@@ -12,6 +13,7 @@ mod choose_wipe;
 mod commit;
 mod evidence;
 mod fleet;
+mod fold;
 mod held;
 mod history;
 mod ident;
@@ -20,6 +22,7 @@ mod name;
 mod observation;
 mod outcome;
 mod plan;
+mod policy;
 mod problem;
 mod status;
 mod step;
@@ -27,6 +30,7 @@ mod ticket;
 mod window;
 mod wipe;
 
+pub use after::*;
 pub use agent::*;
 pub use brake::*;
 pub use choose::{NoChoice, choose};
@@ -42,6 +46,7 @@ pub use name::*;
 pub use observation::*;
 pub use outcome::*;
 pub use plan::*;
+pub use policy::*;
 pub use problem::*;
 pub use status::*;
 pub use step::*;

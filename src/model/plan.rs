@@ -22,6 +22,9 @@ pub struct Plan {
     pub problems: Vec<Problem>,
     /// Groups, with what their budgets allow and use.
     pub groups: Vec<GroupPlan>,
+    /// Racks, and values of labels by which budgets count, in which the commit asks for reinstalls.
+    #[serde(default)]
+    pub domains: Vec<DomainPlan>,
     /// How long the reinstalls may take, if the journal knows of any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate: Option<Estimate>,
@@ -98,10 +101,17 @@ pub struct MachinePlan {
     pub desired: Option<Generation>,
     /// The generation that its disk is known to have.
     pub installed: Option<Generation>,
+    /// Its disk holds another configuration than declared, and no install comes for that alone.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub next_install: bool,
     /// The ticket that the boot server should serve.
     pub ticket: Option<Box<Ticket>>,
     /// For a reviewer: the reinstall or wipe that this commit means for the machine, begun or not.
     pub reimage: Option<Box<Reimaging>>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What a reinstall or a wipe would do to a machine, for a reviewer.
@@ -167,6 +177,21 @@ pub struct GroupPlan {
     /// Where it stands, if its rollout has waves and this commit began one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wave: Option<WavePlan>,
+}
+
+/// What the budgets of a rack, or of a value of a label, allow and use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainPlan {
+    /// `rack a`, or `feed=a1`.
+    pub name: String,
+    /// Machines in it.
+    pub total: u32,
+    /// Unavailable because of us, now.
+    pub unavailable: u32,
+    /// Most that may be unavailable, if a budget counts by it.
+    pub unavailable_allowed: Option<u32>,
+    /// Reinstalls that this commit asks for in all, done ones included.
+    pub destructive: u32,
 }
 
 /// Where a group stands in its waves.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptId, BootMode, Generation, MachineName, PowerState, Rung};
+use super::{AttemptId, Basis, BootMode, Generation, MachineName, PowerState, Rung};
 
 /// One thing to do to one machine. It carries all it needs; whoever executes it decides nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,15 @@ pub enum Action {
     NoteHardware {
         /// Its hardware now, as `serial:…`, `uuid:…`, `mac:…`.
         hardware: Vec<String>,
+    },
+    /// Note which part of what the disk holds is configuration, and that another one comes with the next install.
+    NoteConfiguration {
+        /// What the disk holds, or is being written with.
+        installed: Generation,
+        /// What of that is not configuration.
+        basis: Basis,
+        /// The generation whose configuration comes with the next install.
+        deferred: Option<Generation>,
     },
     /// Switch it on (Redfish `On`).
     PowerOn,
@@ -93,6 +102,7 @@ impl Action {
             | Action::Release
             | Action::Rename { .. }
             | Action::NoteHardware { .. }
+            | Action::NoteConfiguration { .. }
             | Action::Witness { .. }
             | Action::EndAttempt { .. } => Risk::None,
             Action::PowerOn => Risk::Settings,
@@ -111,6 +121,8 @@ impl fmt::Display for Action {
             Action::Release => write!(f, "release"),
             Action::Rename { from } => write!(f, "rename from {from}"),
             Action::NoteHardware { .. } => write!(f, "note its hardware"),
+            Action::NoteConfiguration { deferred: Some(_), .. } => write!(f, "leave its configuration to the next install"),
+            Action::NoteConfiguration { deferred: None, .. } => write!(f, "note what of its disk is configuration"),
             Action::PowerOn => write!(f, "power on"),
             Action::PowerOff { force: true } => write!(f, "power off"),
             Action::PowerOff { force: false } => write!(f, "shut down"),
@@ -194,6 +206,8 @@ pub enum Reason {
     HardwareChanged,
     /// Another machine as before, under the same name.
     Replaced,
+    /// `onConfigChange: NextInstall`.
+    NextInstall,
 }
 
 impl fmt::Display for Reason {
@@ -215,6 +229,7 @@ impl fmt::Display for Reason {
             Reason::SameHardware => write!(f, "the same hardware under another name"),
             Reason::HardwareChanged => write!(f, "its manifest says other serial, UUID or MACs"),
             Reason::Replaced => write!(f, "another machine under the same name"),
+            Reason::NextInstall => write!(f, "onConfigChange is NextInstall"),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{AttemptEnd, Estimate, MachineHistory, RolloutName, SignedDuration, WaveTime};
+use crate::model::{After, AttemptEnd, Estimate, MachineHistory, SignedDuration, WaveTime};
 
 /// Fewer finished installs of a group say less of it than those of the fleet.
 const ENOUGH: usize = 3;
@@ -14,7 +14,7 @@ const ENOUGH: usize = 3;
 /// What a group still has to do.
 pub(super) struct Load<'a> {
     pub(super) name: &'a str,
-    pub(super) after: &'a [RolloutName],
+    pub(super) after: &'a [After],
     /// Waves that have something to do, from 1, and how many machines.
     pub(super) waves: Vec<(u32, u32)>,
     pub(super) of: u32,
@@ -73,7 +73,8 @@ fn last_end(loads: &[Load<'_>], own: &BTreeMap<&str, SignedDuration>) -> SignedD
     for _ in loads {
         let before = ends.clone();
         for load in loads {
-            let begins = load.after.iter().filter_map(|name| before.get(name.as_str())).max().copied().unwrap_or_default();
+            let ends_of = |after: &After| Some(before.get(after.rollout.as_str())?.saturating_add(after.healthy_for));
+            let begins = load.after.iter().filter_map(ends_of).max().unwrap_or_default();
             ends.insert(load.name, begins.saturating_add(own.get(load.name).copied().unwrap_or_default()));
         }
         if ends == before {

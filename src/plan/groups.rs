@@ -11,8 +11,7 @@
 //! **Closed**: outside its windows, frozen or paused, a group begins no install and no switching off. What is on its way goes on, and a
 //! machine that should be on is switched on.
 //!
-//! **After**: a group is ready when each of its machines holds what it should and none is being installed. Machines that are
-//! suspended or that nothing installs are passed over; so are quarantined ones while their group's breaker is closed.
+//! **After** is in [`super::after`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,12 +20,15 @@ use std::{
 
 use super::{
     Case, Input,
+    after::Ready,
     approval::Approved,
     estimate::{self, Load},
-    waves::{Waves, first_attempt},
+    waves::Waves,
     windows,
 };
-use crate::model::{Amount, Budgets, Estimate, Fleet, Freeze, GroupPlan, Held, Machine, Rollout, RolloutName, SignedDuration};
+use crate::model::{
+    After, Amount, Budgets, DomainPlan, Estimate, Fleet, Freeze, GroupPlan, Held, Machine, Rollout, RolloutName, SignedDuration,
+};
 
 /// The groups of a fleet and its failure domains, with what is used.
 pub(super) struct Groups<'a> {
@@ -45,7 +47,7 @@ pub(super) struct Groups<'a> {
 struct Group<'a> {
     name: &'a str,
     rollout: Option<&'a RolloutName>,
-    after: &'a [RolloutName],
+    after: &'a [After],
     budgets: &'a Budgets,
     /// What stands against beginning anything now, whatever it is.
     closed: Vec<Held>,
@@ -53,12 +55,12 @@ struct Group<'a> {
     usage: Usage,
     /// Machines that have what they should have and are available.
     ready: u32,
-    /// Machines that keep later groups waiting.
-    unfinished: u32,
+    /// The same, as later groups count it.
+    for_later: Ready,
     /// Reinstalls that this commit asks for.
     wanted: u32,
     failures: u32,
-    /// Machines to install that this commit has not begun.
+    /// Machines to install that this rollout has not begun.
     new: u32,
     /// How long the last install of each of its machines took.
     took: Vec<SignedDuration>,
@@ -76,6 +78,14 @@ struct Usage {
 struct Counted {
     usage: Usage,
     limits: Vec<Amount>,
+    /// Reinstalls that the commit asks for.
+    wanted: u32,
+}
+
+impl Counted {
+    fn most(&self) -> Option<u32> {
+        self.limits.iter().map(|most| most.of(self.usage.total)).min()
+    }
 }
 
 impl Usage {
@@ -133,10 +143,10 @@ impl<'a> Groups<'a> {
             after: rollout.map_or(&[], |rollout| rollout.after.as_slice()),
             budgets,
             closed: closed(input, name, rollout),
-            waves: Waves::of(rollout),
+            waves: Waves::of(input, rollout),
             usage: Usage::default(),
             ready: 0,
-            unfinished: 0,
+            for_later: Ready::default(),
             wanted: 0,
             failures: 0,
             new: 0,
@@ -164,17 +174,18 @@ impl<'a> Groups<'a> {
     pub(super) fn count(&mut self, case: &Case<'a>) {
         self.wanted += u32::from(case.wanted_by_commit);
         let group = &mut self.all[case.group];
-        group.waves.count(case, self.input.commit.id);
-        group.new += u32::from(case.has_to_be_installed() && first_attempt(case, self.input.commit.id).is_none());
+        group.waves.count(case);
+        group.new += u32::from(case.has_to_be_installed() && !group.waves.has_begun(case));
         group.took.extend(case.history.and_then(estimate::took));
         group.ready += u32::from(case.ready());
-        group.unfinished += u32::from(case.unfinished());
+        group.for_later.count(case);
         group.wanted += u32::from(case.wanted_by_commit);
         group.failures += u32::from(case.failed);
         let limits: BTreeMap<Domain<'a>, Amount> = self.all[case.group].limits(case.machine).collect();
         for domain in domains(&self.labels, case.machine) {
             let counted = self.domains.entry(domain).or_default();
             counted.usage.count(case);
+            counted.wanted += u32::from(case.wanted_by_commit);
             counted.limits.extend(limits.get(&domain).filter(|most| !counted.limits.contains(most)).copied());
         }
         self.all[case.group].usage.count(case);
@@ -182,7 +193,10 @@ impl<'a> Groups<'a> {
 
     /// All machines are counted.
     pub(super) fn counted(&mut self) {
-        self.all.iter_mut().for_each(|group| group.waves.counted(group.usage.total, group.wanted, group.budgets));
+        for group in &mut self.all {
+            group.waves.counted(group.usage.total, group.wanted, group.budgets);
+            group.for_later.counted();
+        }
     }
 
     /// How long it may all take. To be asked before places are taken.
@@ -230,31 +244,27 @@ impl<'a> Groups<'a> {
         held
     }
 
-    fn unready(&self, name: &RolloutName) -> Option<Held> {
-        // A group that does not exist is never ready: fail closed, `validate` names it.
-        let Some(earlier) = self.all.iter().find(|group| group.rollout == Some(name)) else {
-            return Some(Held::After { group: name.clone(), ready: 0, of: 0 });
-        };
-        let tripped = earlier.breaker_open() || earlier.waves.tripped().is_some();
-        let blocked = earlier.unfinished > 0 || (tripped && earlier.failures > 0);
-        let of = earlier.usage.total;
-        blocked.then(|| Held::After { group: name.clone(), ready: earlier.ready.min(of), of })
+    fn unready(&self, after: &After) -> Option<Held> {
+        let earlier = self.all.iter().find(|group| group.rollout == Some(&after.rollout));
+        let tripped = earlier.is_some_and(|group| (group.breaker_open() || group.waves.tripped().is_some()) && group.failures > 0);
+        let total = earlier.map(|group| (&group.for_later, group.ready.min(group.usage.total), group.usage.total));
+        super::after::held(after, total, tripped, self.input.now)
     }
 
     /// Takes a place for an install, or says why there is none now. `free` is asked of a machine that serves nobody already: it
     /// takes a place among the open attempts, but makes nothing unavailable that was not.
     pub(super) fn take(&mut self, case: &Case<'a>) -> Result<(), Held> {
         let group = &self.all[case.group];
-        let first = first_attempt(case, self.input.commit.id).is_none();
+        let first = !group.waves.has_begun(case);
         if first {
             group.waves.next(self.input.now)?;
         }
         let allowed = group.budgets.max_unavailable.of(group.usage.total);
         full(&group.usage, allowed, case.out_of_service, group.name)?;
         for domain in domains(&self.labels, case.machine) {
-            let Some(Counted { usage, limits }) = self.domains.get(&domain) else { continue };
-            if let Some(most) = limits.iter().map(|most| most.of(usage.total)).min() {
-                full(usage, most, case.out_of_service, &domain.to_string())?;
+            let Some(counted) = self.domains.get(&domain) else { continue };
+            if let Some(most) = counted.most() {
+                full(&counted.usage, most, case.out_of_service, &domain.to_string())?;
             }
         }
         let group = &mut self.all[case.group];
@@ -282,6 +292,21 @@ impl<'a> Groups<'a> {
             approved_by: self.approved.by(self.wanted).filter(|_| group.over_budget()).map(str::to_owned),
             failures: group.failures,
             wave: group.waves.report(),
+        })
+        .collect()
+    }
+}
+
+impl Groups<'_> {
+    /// For the plan: all failure domains in which the commit asks for reinstalls.
+    pub(super) fn report_domains(&self) -> Vec<DomainPlan> {
+        let used = self.domains.iter().filter(|(_, counted)| counted.wanted > 0);
+        used.map(|(domain, counted)| DomainPlan {
+            name: domain.to_string(),
+            total: counted.usage.total,
+            unavailable: counted.usage.unavailable,
+            unavailable_allowed: counted.most(),
+            destructive: counted.wanted,
         })
         .collect()
     }

@@ -3,7 +3,7 @@
 use super::{
     Case, Input,
     groups::Groups,
-    identity,
+    identity, later,
     names::{Names, Standing},
     power,
     reimage::{Facts, Next, Reimage, next},
@@ -25,6 +25,7 @@ pub(super) fn plan<'a>(input: &Input<'a>, groups: &mut Groups<'a>, case: &Case<'
     part.installed = case.history.and_then(|history| history.installed);
     part.attempt = case.history.and_then(|history| history.attempts.last()).map(|attempt| attempt.id.clone());
     part.drift = drift(input, case);
+    part.next_install = later::waits(case);
     if let Some(reason) = case.wish.reason() {
         part.reimage = reimaging(machine, reason.clone());
     }
@@ -53,7 +54,8 @@ fn hold_back(brake: &Brake, hold: Option<Held>, part: &mut MachinePlan) {
         Action::BeginAttempt { .. } | Action::PowerOn | Action::PowerOff { .. } | Action::BootFromNetwork { .. } => false,
         Action::Release => !own,
         Action::Rename { from } => !own && !brake.names(from),
-        Action::Claim { .. } | Action::NoteHardware { .. } | Action::Witness { .. } | Action::EndAttempt { .. } => true,
+        Action::Claim { .. } | Action::NoteHardware { .. } | Action::NoteConfiguration { .. } => true,
+        Action::Witness { .. } | Action::EndAttempt { .. } => true,
     });
     if !part.held.contains(&hold) {
         part.held.insert(0, hold);
@@ -128,6 +130,7 @@ fn blank(name: &MachineName) -> MachinePlan {
         attempt: None,
         desired: None,
         installed: None,
+        next_install: false,
         ticket: None,
         reimage: None,
     }
@@ -189,12 +192,15 @@ fn rename(case: &Case<'_>, from: &MachineName, part: &mut MachinePlan) {
 /// A machine with an attempt on its way.
 fn go_on(input: &Input<'_>, case: &Case<'_>, history: &MachineHistory, attempt: &Attempt, part: &mut MachinePlan) {
     let machine = case.machine;
-    let same = machine.generation() == Some(attempt.generation);
+    let same = machine.generation() == Some(attempt.generation) || later::is_wanted_but_for_configuration(machine, history, attempt);
+    part.steps.extend(later::note_attempt(input, machine, history, attempt).or_else(|| later::note(input, case, history)));
     let own = ticket(input, machine, attempt);
     // What the manifest does not say any more (a disk, an interface) is not taken from an earlier commit (law 6), unless the write that
     // it asked for is on its way.
     let complete = !machine.suspend && case.hold.is_none() && incomplete(machine).is_empty() && own.is_some();
-    let wanted = same && case.wish != Wish::Adopt && (complete || attempt.wrote());
+    // Nor is it begun to write for what may wait.
+    let asked = case.wish != Wish::Adopt && (attempt.wrote() || !later::waits(case));
+    let wanted = same && asked && (complete || attempt.wrote());
     let former = || input.former.and_then(|fleet| fleet.machines.get(&machine.name)).filter(|_| attempt.wrote());
     part.ticket = own.or_else(|| ticket(input, former()?, attempt));
     if same && (part.reimage.is_none() || attempt.wrote()) {
@@ -250,8 +256,11 @@ fn settle<'a>(input: &Input<'a>, groups: &mut Groups<'a>, case: &Case<'a>, histo
             part.waiting = Some(Waiting { why: format!("{reason}: waits before it"), until: Some(*until) });
         }
         Wish::Install(reason) => begin(input, groups, case, history, reason, part),
-        Wish::Quarantine(held) => part.held.push(held.clone()),
-        Wish::Nothing => part.held.extend(wipe::unproved(case.machine, history)),
+        Wish::Quarantine(held) | Wish::Unclear(held) => part.held.push(held.clone()),
+        Wish::Nothing => {
+            part.held.extend(wipe::unproved(case.machine, history));
+            part.steps.extend(later::note(input, case, history));
+        }
     }
     if part.steps.is_empty() && !matches!(case.wish, Wish::Later(..)) {
         power::settle(input, groups, case, history, part);
@@ -348,6 +357,7 @@ fn drift(input: &Input<'_>, case: &Case<'_>) -> Vec<Drift> {
     let mut drift = Vec::new();
     if let (Some(desired), Some(history)) = (machine.generation(), case.history)
         && history.installed != Some(desired)
+        && !later::waits(case)
     {
         let observed = history.installed.map_or_else(|| "unknown".to_owned(), |installed| installed.short());
         let since = history.claimed.unwrap_or(input.now);

@@ -8,17 +8,21 @@
 //!
 //! **Non-goals.** Executing. Reading manifests. Asking BMCs.
 
+mod after;
 mod approval;
 mod check;
 mod deadlines;
 mod estimate;
+mod goes_on;
 mod groups;
 mod identity;
+mod later;
 mod machine;
 mod names;
 mod power;
 pub mod reimage;
 mod render;
+mod review;
 mod waits;
 mod waves;
 mod windows;
@@ -29,12 +33,15 @@ use std::collections::BTreeMap;
 
 pub use check::{Violation, check};
 pub use deadlines::*;
+pub use goes_on::goes_on;
 pub use identity::hardware;
-pub use render::{render_machine, render_markdown, render_text};
+pub use later::NEXT_INSTALL;
+pub use render::{render_machine, render_text};
+pub use review::{LONGEST, render_markdown};
 
 use crate::model::{
-    Action, AttemptEnd, AttemptId, Brake, Commit, Fleet, Held, History, Machine, MachineHistory, MachineName, MachinePlan, Observation,
-    OnClaim, Plan, PowerIntent, PowerState, Problem, Reason, Step, Timestamp,
+    Action, AttemptEnd, AttemptId, Brake, Commit, Fleet, Held, History, Install, Machine, MachineHistory, MachineName, MachinePlan,
+    Observation, OnClaim, Plan, PowerIntent, PowerState, Problem, Reason, Step, Timestamp,
 };
 use groups::Groups;
 use names::{Names, Standing};
@@ -149,7 +156,15 @@ pub fn plan(input: &Input<'_>) -> Plan {
     }
     machines.extend(takers.into_iter().map(|case| (case.machine.name.clone(), machine::plan(input, &mut groups, case))));
     machines.extend(names.gone.iter().map(|(name, history)| ((*name).clone(), machine::left(input, &names, name, history))));
-    Plan { commit: input.commit.clone(), at: input.now, machines, problems: input.problems.to_vec(), groups: groups.report(), estimate }
+    Plan {
+        commit: input.commit.clone(),
+        at: input.now,
+        machines,
+        problems: input.problems.to_vec(),
+        groups: groups.report(),
+        domains: groups.report_domains(),
+        estimate,
+    }
 }
 
 fn fails(step: &Step) -> bool {
@@ -163,6 +178,7 @@ pub fn baseline(fleet: &Fleet, now: Timestamp) -> History {
         claimed: Some(now),
         hardware: hardware(machine),
         installed: machine.generation(),
+        basis: machine.install.as_ref().map(Install::basis),
         ..MachineHistory::default()
     };
     let machines = fleet.machines.iter().map(|(name, machine)| (name.clone(), of(machine))).collect();

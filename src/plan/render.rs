@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
+use super::NEXT_INSTALL;
 use crate::model::{Action, Estimate, GroupPlan, Held, MachinePlan, Plan, Reimaging, Severity, SignedDuration, Unknown, Waiting};
 
 /// Widest line of [`render_text`]; a single longer word is not broken.
@@ -9,7 +10,7 @@ const COLUMNS: usize = 100;
 
 /// Under which word a machine is shown, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Effect {
+pub(super) enum Effect {
     Wipe,
     Reimage,
     PowerOff,
@@ -19,12 +20,13 @@ enum Effect {
     Rename,
     Claim,
     Waiting,
+    NextInstall,
     Drift,
     Unchanged,
 }
 
 impl Effect {
-    const ALL: [Effect; 11] = [
+    const ALL: [Effect; 12] = [
         Effect::Wipe,
         Effect::Reimage,
         Effect::PowerOff,
@@ -34,11 +36,12 @@ impl Effect {
         Effect::Rename,
         Effect::Claim,
         Effect::Waiting,
+        Effect::NextInstall,
         Effect::Drift,
         Effect::Unchanged,
     ];
 
-    fn of(part: &MachinePlan) -> Self {
+    pub(super) fn of(part: &MachinePlan) -> Self {
         let has = |wanted: fn(&Action) -> bool| part.steps.iter().any(|step| wanted(&step.action));
         let wipes = part.reimage.as_ref().is_some_and(|reimage| reimage.wipe.is_some());
         if wipes || part.ticket.as_ref().is_some_and(|ticket| ticket.work.install().is_none()) {
@@ -54,13 +57,14 @@ impl Effect {
             (has(|action| matches!(action, Action::Release)), Effect::Release),
             (has(|action| matches!(action, Action::Rename { .. })), Effect::Rename),
             (has(|action| matches!(action, Action::Claim { .. })), Effect::Claim),
+            (part.next_install, Effect::NextInstall),
             (part.waiting.is_some() || !part.steps.is_empty(), Effect::Waiting),
             (!part.drift.is_empty(), Effect::Drift),
         ];
         by_step.into_iter().find(|(applies, _)| *applies).map_or(Effect::Unchanged, |(_, effect)| effect)
     }
 
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Effect::Wipe => "WIPE",
             Effect::Reimage => "REIMAGE",
@@ -71,6 +75,7 @@ impl Effect {
             Effect::Rename => "rename",
             Effect::Claim => "claim",
             Effect::Waiting => "waiting",
+            Effect::NextInstall => "later",
             Effect::Drift => "drift",
             Effect::Unchanged => "unchanged",
         }
@@ -87,6 +92,7 @@ impl Effect {
             Effect::Rename => "to rename",
             Effect::Claim => "to claim",
             Effect::Waiting => "waiting",
+            Effect::NextInstall => "configured later",
             Effect::Drift => "with drift",
             Effect::Unchanged => "unchanged",
         }
@@ -132,50 +138,15 @@ pub fn render_machine(part: &MachinePlan) -> String {
     out
 }
 
-/// The plan as Markdown, for a comment on a pull request.
-pub fn render_markdown(plan: &Plan) -> String {
-    let mut out = format!("### Plan for {}: {}\n\n", plan.commit.id.short(), cell(&plan.commit.subject));
-    if exceptions(plan).next().is_some() {
-        out += "| effect | machine | group | details |\n|---|---|---|---|\n";
-        for part in exceptions(plan) {
-            let effect = Effect::of(part);
-            let loud = matches!(effect, Effect::Wipe | Effect::Reimage);
-            let word = if loud { format!("**{}**", effect.word()) } else { effect.word().to_owned() };
-            let group = part.group.as_ref().map_or("default", |group| group.as_str());
-            let lines: Vec<String> = details(part).iter().map(|line| cell(line)).collect();
-            let _ = writeln!(out, "| {word} | `{}` | {group} | {} |", part.name, lines.join("<br>"));
-        }
-        out.push('\n');
-    }
-    if !plan.groups.is_empty() {
-        out += "| group | use of its budgets |\n|---|---|\n";
-        for group in &plan.groups {
-            let _ = writeln!(out, "| {} | {} |", group.name, cell(&usage(group)));
-        }
-        out.push('\n');
-    }
-    if let Some(estimate) = &plan.estimate {
-        for line in times(estimate) {
-            let _ = writeln!(out, "- {}", cell(&line));
-        }
-        out.push('\n');
-    }
-    if !plan.problems.is_empty() {
-        let _ = writeln!(out, "{}\n", problems(plan));
-    }
-    let _ = writeln!(out, "**{}**", summary(plan));
-    out
-}
-
 /// Machines to which something happens or does not happen, worst first.
-fn exceptions(plan: &Plan) -> impl Iterator<Item = &MachinePlan> {
+pub(super) fn exceptions(plan: &Plan) -> impl Iterator<Item = &MachinePlan> {
     let mut parts: Vec<(Effect, &MachinePlan)> = plan.machines.values().map(|part| (Effect::of(part), part)).collect();
     parts.retain(|(effect, _)| *effect != Effect::Unchanged);
     parts.sort_by_key(|(effect, part)| (*effect, part.group.is_none(), &part.group, &part.name));
     parts.into_iter().map(|(_, part)| part)
 }
 
-fn details(part: &MachinePlan) -> Vec<String> {
+pub(super) fn details(part: &MachinePlan) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(Reimaging { reason, image, wipe, disk }) = part.reimage.as_deref() {
         lines.push(format!("why    {reason}"));
@@ -185,6 +156,9 @@ fn details(part: &MachinePlan) -> Vec<String> {
     let ends_first = part.reimage.as_ref().is_none_or(|reimage| reimage.wipe.is_none());
     if ends_first && part.ticket.as_ref().is_some_and(|ticket| ticket.work.install().is_none()) {
         lines.push("WIPE   of an earlier commit: it began, and is finished first".to_owned());
+    }
+    if let (true, Some(installed), Some(desired)) = (part.next_install, part.installed, part.desired) {
+        lines.push(format!("later  {NEXT_INSTALL} (installed {}, declared {})", installed.short(), desired.short()));
     }
     lines.extend(part.steps.iter().map(|step| format!("now    {}: {}", step.action, step.reason)));
     if let Some(Waiting { why, until }) = &part.waiting {
@@ -239,7 +213,7 @@ fn usage(group: &GroupPlan) -> String {
 }
 
 /// Line by line, what is left and how long it may take, and what that rests on.
-fn times(estimate: &Estimate) -> Vec<String> {
+pub(super) fn times(estimate: &Estimate) -> Vec<String> {
     let width = estimate.waves.iter().map(|wave| wave.group.len()).max().unwrap_or(0);
     let mut lines = Vec::new();
     for wave in &estimate.waves {
@@ -264,18 +238,18 @@ fn rounded(time: SignedDuration) -> SignedDuration {
     SignedDuration::from_secs(if seconds < 120 { seconds } else { seconds.saturating_add(30) / 60 * 60 })
 }
 
-fn problems(plan: &Plan) -> String {
+pub(super) fn problems(plan: &Plan) -> String {
     let errors = plan.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
     let warnings = plan.problems.len() - errors;
     format!("Problems in the repository: {}, {}", counted(errors as u32, "error"), counted(warnings as u32, "warning"))
 }
 
-fn counted(count: u32, what: &str) -> String {
+pub(super) fn counted(count: u32, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// `Plan: 3 to reimage (2 held), 1 to power on, 18 unchanged.`
-fn summary(plan: &Plan) -> String {
+pub(super) fn summary(plan: &Plan) -> String {
     let mut counts: BTreeMap<Effect, (u32, u32)> = BTreeMap::new();
     for part in plan.machines.values() {
         let count = counts.entry(Effect::of(part)).or_default();
@@ -295,8 +269,4 @@ fn summary(plan: &Plan) -> String {
 /// A comparison of two commits asks no hardware; that nobody asked holds nothing back there.
 fn merely_unasked(held: &Held) -> bool {
     matches!(held, Held::Unobserved { why: Unknown::NotAsked, .. })
-}
-
-fn cell(text: &str) -> String {
-    text.replace('|', "\\|").replace('<', "&lt;").replace('\n', " ")
 }

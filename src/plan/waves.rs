@@ -1,13 +1,15 @@
 //! Waves: how many machines of a group a commit may begin before the first of them have shown that it is good.
 //!
-//! **Which machine is in which wave** is said by the order in which this commit began them, not by a list made beforehand: a machine that
+//! **Which machine is in which wave** is said by the order in which this commit, and those whose rollout it goes on with, began them, not by a list made beforehand: a machine that
 //! can't be reached delays nobody, the next one takes its place. `waves: [1, 10%]` are bounds: 1 machine, then as many as make 10 % of the
 //! group, then the rest. A further try of a machine stays in its wave.
 //!
 //! **A wave is over** when each of its machines holds what it should and is available, or is quarantined (the breaker counts those); the next
 //! begins when the last of them has been healthy for the soak time.
 
-use super::{Case, wish::Wish};
+use std::collections::BTreeSet;
+
+use super::{Case, Input, goes_on::group_key, wish::Wish};
 use crate::model::{Amount, Attempt, AttemptEnd, Budgets, CommitId, Held, Rollout, SignedDuration, Timestamp, WavePlan};
 
 /// The share of a wave at whose failure the breaker opens where waves are stated and no share is: one of one, five of ten.
@@ -16,9 +18,10 @@ const SHARE: u8 = 50;
 /// The waves of one group under one commit.
 pub(super) struct Waves<'a> {
     rollout: Option<&'a Rollout>,
+    commits: Commits<'a>,
     /// The last rank of each wave and one, ascending; the last is the group.
     bounds: Vec<u32>,
-    /// Machines that this commit began, by the order in which it did.
+    /// Machines that this rollout began, by the order in which it did.
     begun: Vec<Begun>,
     /// For each of these, and none: how many up to it are settled, and when the last was healthy. A group of thousands asks often.
     upto: Vec<(u32, Option<Timestamp>)>,
@@ -33,19 +36,39 @@ struct Begun {
     healthy: Option<Timestamp>,
 }
 
-/// The first attempt at a machine under a commit, but for one that was called off before its first byte.
-pub(super) fn first_attempt<'a>(case: &Case<'a>, commit: CommitId) -> Option<&'a Attempt> {
-    let called_off = |attempt: &Attempt| !attempt.wrote() && matches!(attempt.end, Some((_, AttemptEnd::Superseded)));
-    case.history?.attempts.iter().find(|attempt| attempt.commit == commit && !called_off(attempt))
+/// The commits of a rollout: the one in force, and those before it whose rollout it goes on with.
+#[derive(Clone, Copy)]
+pub(super) struct Commits<'a> {
+    in_force: CommitId,
+    earlier: Option<&'a BTreeSet<CommitId>>,
+}
+
+impl<'a> Commits<'a> {
+    pub(super) fn of(input: &Input<'a>, rollout: Option<&Rollout>) -> Self {
+        let earlier = rollout.filter(|rollout| !rollout.waves.is_empty()).and_then(|_| input.history.goes_on.get(group_key(rollout)));
+        Self { in_force: input.commit.id, earlier }
+    }
+
+    /// The first attempt at a machine in the rollout, but for one that was called off before its first byte.
+    pub(super) fn first_attempt<'c>(self, case: &Case<'c>) -> Option<&'c Attempt> {
+        let called_off = |attempt: &Attempt| !attempt.wrote() && matches!(attempt.end, Some((_, AttemptEnd::Superseded)));
+        let counts = |commit: CommitId| commit == self.in_force || self.earlier.is_some_and(|earlier| earlier.contains(&commit));
+        case.history?.attempts.iter().find(|attempt| counts(attempt.commit) && !called_off(attempt))
+    }
 }
 
 impl<'a> Waves<'a> {
-    pub(super) fn of(rollout: Option<&'a Rollout>) -> Self {
-        Self { rollout, bounds: Vec::new(), begun: Vec::new(), upto: vec![(0, None)], tripped: None }
+    pub(super) fn of(input: &Input<'a>, rollout: Option<&'a Rollout>) -> Self {
+        Self { rollout, commits: Commits::of(input, rollout), bounds: Vec::new(), begun: Vec::new(), upto: vec![(0, None)], tripped: None }
     }
 
-    pub(super) fn count(&mut self, case: &Case<'_>, commit: CommitId) {
-        let Some(first) = first_attempt(case, commit) else { return };
+    /// Whether the rollout has begun a machine.
+    pub(super) fn has_begun(&self, case: &Case<'_>) -> bool {
+        self.commits.first_attempt(case).is_some()
+    }
+
+    pub(super) fn count(&mut self, case: &Case<'_>) {
+        let Some(first) = self.commits.first_attempt(case) else { return };
         let ended = case.history.and_then(|history| history.attempts.last()?.end.as_ref());
         let failed = !case.open && matches!(case.wish, Wish::Quarantine(_));
         self.begun.push(Begun {

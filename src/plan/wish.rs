@@ -2,9 +2,12 @@
 
 use super::{
     deadlines::{Deadlines, after},
+    later::{Difference, difference},
     wipe,
 };
-use crate::model::{Attempt, AttemptEnd, Fleet, Generation, Held, Install, Machine, MachineHistory, OnClaim, Reason, Rung, Timestamp};
+use crate::model::{
+    Attempt, AttemptEnd, Basis, Fleet, Generation, Held, Install, Machine, MachineHistory, OnClaim, OnConfigChange, Reason, Rung, Timestamp,
+};
 
 /// What a machine's disk calls for.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +22,8 @@ pub(super) enum Wish {
     Later(Reason, Timestamp),
     /// An install would be due, but the last one failed and another would not help.
     Quarantine(Held),
+    /// Nobody knows whether an install is due.
+    Unclear(Held),
 }
 
 impl Wish {
@@ -26,7 +31,7 @@ impl Wish {
     pub(super) fn reason(&self) -> Option<&Reason> {
         match self {
             Wish::Install(reason) | Wish::Later(reason, _) => Some(reason),
-            Wish::Nothing | Wish::Adopt | Wish::Quarantine(_) => None,
+            Wish::Nothing | Wish::Adopt | Wish::Quarantine(_) | Wish::Unclear(_) => None,
         }
     }
 }
@@ -34,7 +39,7 @@ impl Wish {
 /// What the disk of a claimed machine calls for. An open attempt is not looked at.
 ///
 /// An install is wanted if and only if the declared generation is not the one on the disk, and: the disk holds another one, so a
-/// commit changed it; or nothing was ever written and the manifest says `onClaim: Install`, now and not only when it was claimed; or an
+/// commit changed it, and more of it than may wait for the next install; or nothing was ever written and the manifest says `onClaim: Install`, now and not only when it was claimed; or an
 /// attempt under this same generation left the disk unknown. Failures count per generation: a commit that changes it starts anew.
 /// A wipe is wanted if and only if the manifest says `decommission`, and the disks are not known to be wiped for it.
 pub(super) fn wish(machine: &Machine, history: &MachineHistory, former: Option<&Fleet>, now: Timestamp, deadlines: &Deadlines) -> Wish {
@@ -50,10 +55,14 @@ pub(super) fn wish(machine: &Machine, history: &MachineHistory, former: Option<&
     let Some(install) = &machine.install else { return wipe::reason(desired, history).map_or(Wish::Nothing, Wish::Install) };
     match history.installed {
         Some(installed) if installed == desired => Wish::Nothing,
-        Some(from) => Wish::Install(changed(machine, install, from, former)),
+        Some(from) => match difference(machine, install, history, from, former) {
+            Difference::Due => Wish::Install(changed(machine, install, from, history.basis, former)),
+            Difference::Later => Wish::Nothing,
+            Difference::Unclear(held) => Wish::Unclear(held),
+        },
         None => match history.attempts.iter().rev().find(|attempt| attempt.wrote()) {
             Some(attempt) if attempt.generation == desired => Wish::Install(Reason::Retry { number: 2 }),
-            Some(attempt) => Wish::Install(changed(machine, install, attempt.generation, former)),
+            Some(attempt) => Wish::Install(changed(machine, install, attempt.generation, attempt.basis, former)),
             None => Wish::Install(Reason::InstallOnClaim),
         },
     }
@@ -94,8 +103,8 @@ fn after_failure(
     if now < until { Wish::Later(reason, until) } else { Wish::Install(reason) }
 }
 
-/// A changed generation, with the fields that changed it where the former fleet is at hand.
-fn changed(machine: &Machine, install: &Install, from: Generation, former: Option<&Fleet>) -> Reason {
+/// A changed generation, with the fields that changed it where the former fleet is at hand, or the journal can tell.
+fn changed(machine: &Machine, install: &Install, from: Generation, basis: Option<Basis>, former: Option<&Fleet>) -> Reason {
     let before = former.and_then(|fleet| fleet.machines.get(&machine.name)).and_then(|machine| machine.install.as_ref());
     let mut fields = Vec::new();
     if let Some(before) = before.filter(|before| before.generation == from) {
@@ -105,6 +114,8 @@ fn changed(machine: &Machine, install: &Install, from: Generation, former: Optio
             ("rebuild", before.rebuild != install.rebuild),
         ];
         fields.extend(differs.iter().filter(|(_, differs)| *differs).map(|(field, _)| (*field).to_owned()));
+    } else if let Some(basis) = basis.filter(|_| machine.upkeep.on_config_change == OnConfigChange::NextInstall) {
+        fields.push(if basis == install.basis() { "configuration" } else { "image or rebuild" }.to_owned());
     }
     Reason::GenerationChanged { from, to: install.generation, fields }
 }

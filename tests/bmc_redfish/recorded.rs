@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::peer::{Peer, Tree, client, quick};
 
 /// The folder of the recorded sets, unpacked once for all tests.
-fn mockups() -> Option<PathBuf> {
+pub fn mockups() -> Option<PathBuf> {
     static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
     FOLDER.get_or_init(unpack).clone()
 }
@@ -51,7 +51,7 @@ fn unpack() -> Option<PathBuf> {
 }
 
 /// All sets that are trees with a Systems collection, by name.
-fn sets(folder: &Path) -> Vec<(String, PathBuf)> {
+pub fn sets(folder: &Path) -> Vec<(String, PathBuf)> {
     let mut found = Vec::new();
     for group in std::fs::read_dir(folder).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
         for set in std::fs::read_dir(group.path()).unwrap().flatten() {
@@ -65,7 +65,7 @@ fn sets(folder: &Path) -> Vec<(String, PathBuf)> {
 }
 
 /// Every `index.json` at its own path. What is not JSON is served as `null`, which is no resource either.
-fn load(set: &Path) -> Tree {
+pub fn load(set: &Path) -> Tree {
     fn walk(folder: &Path, uri: &str, tree: &mut Tree) {
         for entry in std::fs::read_dir(folder).unwrap().flatten() {
             let name = entry.file_name().into_string().unwrap();

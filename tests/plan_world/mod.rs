@@ -2,11 +2,14 @@
 //! clock; a turn takes a second.
 #![allow(dead_code)]
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use rackwright::{
     model::*,
-    plan::{Deadlines, Input, Violation, check, hardware, plan},
+    plan::{Deadlines, Input, Violation, check, goes_on, hardware, plan},
 };
 
 pub fn name(text: &str) -> MachineName {
@@ -43,6 +46,8 @@ pub struct Iron {
 pub struct World {
     pub fleet: Fleet,
     pub former: Fleet,
+    /// The commit before, and what it goes on with.
+    before: (CommitId, BTreeMap<String, BTreeSet<CommitId>>),
     pub commit: Commit,
     pub problems: Vec<Problem>,
     pub history: History,
@@ -50,6 +55,10 @@ pub struct World {
     pub alive: BTreeMap<AttemptId, Timestamp>,
     pub brake: Brake,
     pub deadlines: Deadlines,
+    /// The journal is written as before generations had a basis.
+    pub old: bool,
+    /// The controller was started again: the former fleet is not at hand.
+    pub restarted: bool,
     pub now: Timestamp,
     commits: u8,
     bodies: u32,
@@ -61,6 +70,7 @@ impl World {
         let mut world = Self {
             fleet: Fleet::default(),
             former: Fleet::default(),
+            before: (CommitId([0; 20]), BTreeMap::new()),
             commit: Commit {
                 id: CommitId([0; 20]),
                 subject: String::new(),
@@ -74,6 +84,8 @@ impl World {
             alive: BTreeMap::new(),
             brake: Brake::default(),
             deadlines: Deadlines::default(),
+            old: false,
+            restarted: false,
             now,
             commits: 0,
             bodies: 0,
@@ -84,7 +96,9 @@ impl World {
 
     pub fn commit(&mut self, subject: &str) {
         self.commits = self.commits.wrapping_add(1);
+        self.before = (self.commit.id, self.goes_on());
         self.former = self.fleet.clone();
+        self.restarted = false;
         self.commit.id = CommitId([self.commits; 20]);
         self.commit.subject = subject.to_owned();
         self.commit.time = self.now;
@@ -131,15 +145,22 @@ impl World {
         self.fleet.machines.keys().filter_map(of).collect()
     }
 
+    /// Fleets are edited after their commit, so this is asked for when it is needed.
+    fn goes_on(&self) -> BTreeMap<String, BTreeSet<CommitId>> {
+        let history = History { goes_on: self.before.1.clone(), ..self.history.clone() };
+        goes_on(self.before.0, &self.former, &history, &self.fleet)
+    }
+
     pub fn with_input<T>(&self, f: impl FnOnce(&Input<'_>) -> T) -> T {
         let seen = self.seen();
+        let history = History { goes_on: self.goes_on(), ..self.history.clone() };
         f(&Input {
             commit: &self.commit,
             fleet: &self.fleet,
             problems: &self.problems,
             seen: &seen,
-            history: &self.history,
-            former: Some(&self.former),
+            history: &history,
+            former: Some(&self.former).filter(|_| !self.restarted),
             alive: &self.alive,
             brake: &self.brake,
             deadlines: self.deadlines,
@@ -179,12 +200,19 @@ impl World {
                 if step.reason == Reason::Replaced && !crash {
                     self.append(Fact::Released { machine: machine.clone() });
                 }
-                Fact::Claimed { machine, installed: *installed, hardware }
+                let basis = installed.and_then(|installed| self.basis(&machine, installed));
+                Fact::Claimed { machine, installed: *installed, hardware, basis }
             }
             Action::Release => Fact::Released { machine },
             Action::NoteHardware { hardware } => Fact::HardwareChanged { machine, hardware: hardware.clone() },
+            Action::NoteConfiguration { installed, basis, deferred } => {
+                Fact::ConfigurationNoted { machine, installed: *installed, basis: *basis, deferred: *deferred }
+            }
             Action::Rename { from } => Fact::Renamed { from: from.clone(), to: machine },
-            Action::BeginAttempt { attempt, generation } => Fact::Began { attempt: attempt.clone(), generation: *generation },
+            Action::BeginAttempt { attempt, generation } => {
+                let basis = self.basis(&machine, *generation);
+                Fact::Began { attempt: attempt.clone(), generation: *generation, basis }
+            }
             Action::Witness { attempt, rung } => Fact::Saw { attempt: attempt.clone(), evidence: plain_evidence(*rung) },
             Action::EndAttempt { attempt, end } => Fact::Concluded { attempt: attempt.clone(), end: end.clone() },
             Action::PowerOn | Action::PowerOff { .. } | Action::BootFromNetwork { .. } => {
@@ -200,6 +228,12 @@ impl World {
         if !crash {
             self.append(fact);
         }
+    }
+
+    /// What a release before that of bases does not write.
+    fn basis(&self, machine: &MachineName, generation: Generation) -> Option<Basis> {
+        let install = self.fleet.machines.get(machine)?.install.as_ref()?;
+        (install.generation == generation && !self.old).then(|| install.basis())
     }
 
     fn command(&mut self, step: &Step) -> Outcome {
@@ -337,5 +371,6 @@ pub fn machine(text: &str, number: u8) -> Machine {
         boot: BootSettings::default(),
         on_claim: OnClaim::Adopt,
         suspend: false,
+        upkeep: Upkeep::default(),
     }
 }

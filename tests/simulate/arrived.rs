@@ -39,8 +39,11 @@ fn stuck(world: &World, force: &Pushed, machine: &Machine) -> Option<String> {
     let stands = &world.site.bodies[body];
     // What ran, and what was half written, when the journal was lost or the machine left the fleet, nobody can know.
     let forgotten = world.site.bystander.is_forgotten(body);
-    let holds = (forgotten || stands.system().content != Content::Partial)
-        && world.site.bystander.holds.get(&body) == machine.generation().as_ref();
+    let bystander = &world.site.bystander;
+    // Configuration alone may wait for the next install; what an earlier commit let pass, too.
+    let waits = world.plan_of(name).is_some_and(|part| part.next_install) && bystander.differs_in_configuration(body, machine);
+    let whole = forgotten || stands.system().content != Content::Partial;
+    let holds = whole && (waits || bystander.holds.get(&body) == machine.generation().as_ref());
     let runs = matches!(stands.runs, Runs::System(_)) || forgotten;
     let power = match machine.power {
         _ if force.fleet.settings.drift.power != DriftPolicy::Correct => true,
@@ -122,6 +125,7 @@ fn rightly(world: &World, force: &Pushed, machine: &Machine, body: usize, held: 
         | Held::Frozen { .. }
         | Held::Paused { .. }
         | Held::Wave { .. }
+        | Held::ConfigurationUnclear { .. }
         | Held::Unlawful { .. } => false,
     }
 }

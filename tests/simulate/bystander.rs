@@ -62,6 +62,8 @@ pub struct Bystander {
     pub holds: BTreeMap<usize, Generation>,
     /// What the disks of each machine were wiped for, with a proof, since it was claimed.
     pub wiped: BTreeMap<usize, Generation>,
+    /// What of each generation that was declared is not configuration.
+    bases: BTreeMap<Generation, Basis>,
     /// Machines whose disk was written since they were claimed.
     wrote: BTreeSet<usize>,
     /// Machines that left the fleet at some time: what our agent left in their memory stays there (law 3).
@@ -82,6 +84,8 @@ pub struct Bystander {
     writers: BTreeMap<AttemptId, String>,
     /// Machines whose last attempt failed, and at what.
     pub failed: BTreeMap<usize, Generation>,
+    /// When the last install of each machine ended well.
+    done: BTreeMap<usize, Timestamp>,
     /// The commit in force when each attempt got leave to write.
     leaves: BTreeMap<AttemptId, usize>,
     /// Machines that were begun under each commit.
@@ -129,16 +133,16 @@ impl Bystander {
                 let same = known == body;
                 require(same, 4, || format!("{machine} is another machine now, and is taken for the same"))
             }
-            Fact::Began { attempt, generation } => self.began(now, attempt, *generation, commit, bodies),
+            Fact::Began { attempt, generation, .. } => self.began(now, attempt, *generation, commit, bodies),
             Fact::Saw { attempt, evidence } => self.saw(attempt, evidence, bodies),
             Fact::Concluded { attempt, end } => {
                 let Some((body, open)) = self.open.iter().find(|(_, open)| open.attempt == *attempt) else { return Ok(()) };
                 let (body, open) = (*body, open.clone());
                 self.open.remove(&body);
-                self.ended(body, &open, end);
+                self.ended(now, body, &open, end);
                 Ok(())
             }
-            Fact::Intended { .. } | Fact::Ended { .. } | Fact::Reported { .. } => Ok(()),
+            Fact::Intended { .. } | Fact::Ended { .. } | Fact::Reported { .. } | Fact::ConfigurationNoted { .. } => Ok(()),
         }
     }
 
@@ -152,12 +156,24 @@ impl Bystander {
         let again = self.claims.insert(name.clone(), (body, truth)).is_some_and(|(before, _)| before == body);
         let left = again && self.left.contains(&body);
         self.adopted_since.extend(again.then_some(body));
+        self.read_basis(declared);
         self.forget_disk(body);
         self.left.extend(left.then_some(body));
         self.holds.extend(installed.map(|installed| (body, installed)));
         require(known.is_none(), 4, || format!("machine {body} is claimed as {name}, and is known as {known:?}"))?;
         let adopted = declared.on_claim == OnClaim::Install || installed == declared.generation();
         require(adopted, 5, || format!("{name} is not adopted as it is"))
+    }
+
+    fn read_basis(&mut self, declared: &Machine) {
+        self.bases.extend(declared.install.as_ref().map(|install| (install.generation, install.basis())));
+    }
+
+    /// Whether a disk holds what is declared but for its configuration.
+    pub fn differs_in_configuration(&self, body: usize, declared: &Machine) -> bool {
+        let held = self.holds.get(&body);
+        let basis = held.and_then(|held| self.bases.get(held));
+        held != declared.generation().as_ref() && basis.is_some() && basis == declared.install.as_ref().map(Install::basis).as_ref()
     }
 
     fn forget_disk(&mut self, body: usize) {
@@ -205,6 +221,10 @@ impl Bystander {
         require(self.holds.get(&body) != Some(&generation), 1, || {
             format!("{attempt} begins, and the disk of machine {body} holds that already")
         })?;
+        self.read_basis(declared);
+        let waits = declared.upkeep.on_config_change == OnConfigChange::NextInstall && self.differs_in_configuration(body, declared);
+        let unfinished = self.failed.get(&body).is_some() && self.failed.get(&body) == self.holds.get(&body);
+        require(!waits || unfinished, 1, || format!("{attempt} begins for configuration that is to wait"))?;
         let first = !self.holds.contains_key(&body) && !self.wrote.contains(&body);
         let wipe = declared.decommission.as_ref();
         require(wipe.is_some() == generation.is_wipe(), 3, || {
@@ -217,7 +237,7 @@ impl Bystander {
         let named = declared.disks.system.is_some() || wipe.is_some_and(|wipe| wipe.disks == WipeDisks::All);
         require(named, 6, || format!("{attempt} begins, and no disk is stated"))?;
         identified(now, body, declared, &bodies[body], &attempt.to_string())?;
-        self.budgets(attempt, body, commit)?;
+        self.budgets(now, attempt, body, commit)?;
         let fresh = self.begun.insert(attempt.clone());
         let opened = Open { attempt: attempt.clone(), commit: index_of(commit.commit.id), generation, wrote: false, proved: false };
         let busy = self.open.insert(body, opened);
@@ -227,7 +247,7 @@ impl Bystander {
     }
 
     /// Law 7, by what is open, what was begun under the commit, and what failed.
-    fn budgets(&self, attempt: &AttemptId, body: usize, commit: &Pushed) -> Seen {
+    fn budgets(&self, now: Timestamp, attempt: &AttemptId, body: usize, commit: &Pushed) -> Seen {
         let fleet = &commit.fleet;
         let group = |machine: &Machine| machine.labels.get("group").cloned();
         let own = &fleet.machines[&attempt.machine];
@@ -254,9 +274,29 @@ impl Bystander {
         });
         let failures = failures.count() as u32;
         require(failures < budgets.breaker_failures, 7, || format!("{attempt} begins after {failures} failures"))?;
-        let waits = group(own).as_deref() == Some("second");
-        let first = fleet.machines.values().filter(|machine| group(machine).as_deref() == Some("first")).any(|machine| is_open(machine));
-        require(!(waits && first), 7, || format!("{attempt} begins before the first group has ended"))
+        let after = group(own).and_then(|group| fleet.rollouts.values().find(|rollout| rollout.name.as_str() == group));
+        let mut after = after.into_iter().flat_map(|rollout| &rollout.after);
+        require(after.all(|after| self.may_follow(now, after, commit)), 7, || format!("{attempt} begins before the first group is ready"))
+    }
+
+    /// Whether what a group comes after is as it asks, as far as anybody can tell.
+    fn may_follow(&self, now: Timestamp, after: &After, commit: &Pushed) -> bool {
+        let earlier = |machine: &&Machine| machine.labels.get("group").map(String::as_str) == Some(after.rollout.as_str());
+        let earlier: Vec<&Machine> = commit.fleet.machines.values().map(AsRef::as_ref).filter(earlier).collect();
+        let is_open = |machine: &Machine| self.open.values().any(|open| open.attempt.machine == machine.name);
+        let body = |machine: &Machine| commit.meant.get(&machine.name);
+        let counted = || earlier.iter().filter(|machine| machine.install.is_some() && !machine.suspend);
+        let young = |machine: &Machine| {
+            body(machine).and_then(|body| self.done.get(body)).is_some_and(|at| now.duration_since(*at) < after.healthy_for)
+        };
+        let failed = |machine: &Machine| body(machine).and_then(|body| self.failed.get(body)) == machine.generation().as_ref();
+        match after.share {
+            None => !earlier.iter().any(|machine| is_open(machine)) && !counted().any(|machine| young(machine) && !failed(machine)),
+            Some(share) => {
+                let good = counted().filter(|machine| !is_open(machine) && !young(machine) && !failed(machine)).count();
+                good * 100 >= counted().count() * usize::from(share)
+            }
+        }
     }
 
     fn saw(&mut self, attempt: &AttemptId, evidence: &Evidence, bodies: &[Body]) -> Seen {
@@ -313,9 +353,10 @@ impl Bystander {
         require(same, 1, || format!("{attempt} gets leave to write, and the commit in force wants something else"))
     }
 
-    fn ended(&mut self, body: usize, open: &Open, end: &AttemptEnd) {
+    fn ended(&mut self, now: Timestamp, body: usize, open: &Open, end: &AttemptEnd) {
         match end {
             AttemptEnd::Done => {
+                self.done.insert(body, now);
                 self.failed.remove(&body);
                 self.unproven.remove(&body);
             }

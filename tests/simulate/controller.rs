@@ -266,7 +266,12 @@ impl Controller {
     /// When the first wait of the last plan is over.
     pub fn due(&self) -> Option<Timestamp> {
         let plan = self.plan.as_ref()?;
-        plan.machines.values().filter_map(|part| part.waiting.as_ref()?.until).min()
+        let held = |held: &Held| match held {
+            Held::After { healthy_at, .. } => *healthy_at,
+            _ => None,
+        };
+        let until = plan.machines.values().flat_map(|part| part.held.iter().filter_map(held));
+        plan.machines.values().filter_map(|part| part.waiting.as_ref()?.until).chain(until).min()
     }
 }
 
@@ -276,20 +281,31 @@ fn facts_of(step: &Step, fleet: &Fleet) -> Option<Vec<Fact>> {
     Some(match &step.action {
         Action::Claim { installed } => {
             let hardware = fleet.machines.get(&machine).map(|machine| hardware(machine)).unwrap_or_default();
-            let claimed = Fact::Claimed { hardware, machine: machine.clone(), installed: *installed };
+            let basis = installed.and_then(|installed| basis(fleet, &machine, installed));
+            let claimed = Fact::Claimed { hardware, machine: machine.clone(), installed: *installed, basis };
             let former = (step.reason == Reason::Replaced).then_some(Fact::Released { machine });
             former.into_iter().chain([claimed]).collect()
         }
         Action::Release => vec![Fact::Released { machine }],
         Action::NoteHardware { hardware } => vec![Fact::HardwareChanged { machine, hardware: hardware.clone() }],
         Action::Rename { from } => vec![Fact::Renamed { from: from.clone(), to: machine }],
-        Action::BeginAttempt { attempt, generation } => vec![Fact::Began { attempt: attempt.clone(), generation: *generation }],
+        Action::BeginAttempt { attempt, generation } => {
+            vec![Fact::Began { attempt: attempt.clone(), generation: *generation, basis: basis(fleet, &machine, *generation) }]
+        }
+        Action::NoteConfiguration { installed, basis, deferred } => {
+            vec![Fact::ConfigurationNoted { machine, installed: *installed, basis: *basis, deferred: *deferred }]
+        }
         Action::Witness { attempt, rung } => {
             vec![Fact::Saw { attempt: attempt.clone(), evidence: crate::plan_world::plain_evidence(*rung) }]
         }
         Action::EndAttempt { attempt, end } => vec![Fact::Concluded { attempt: attempt.clone(), end: end.clone() }],
         Action::PowerOn | Action::PowerOff { .. } | Action::BootFromNetwork { .. } => return None,
     })
+}
+
+fn basis(fleet: &Fleet, machine: &MachineName, generation: Generation) -> Option<Basis> {
+    let install = fleet.machines.get(machine)?.install.as_ref()?;
+    (install.generation == generation).then(|| install.basis())
 }
 
 /// Whether an answer lets an agent go on.

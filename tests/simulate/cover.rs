@@ -83,11 +83,13 @@ const EXPECTED: &[&str] = &[
     "reason same hardware",
     "reason hardware changed",
     "reason replaced",
+    "reason next install",
     // What.
     "action claim",
     "action release",
     "action rename",
     "action note hardware",
+    "action leave configuration to the next install",
     "action power on",
     "action shut down",
     "action power off",
@@ -210,6 +212,8 @@ fn kind(held: &Held) -> &'static str {
         Held::Paused { .. } => "held: paused",
         Held::Wave { .. } => "held: wave",
         Held::Unlawful { .. } => "held: unlawful",
+        // Only where an earlier release kept the journal.
+        Held::ConfigurationUnclear { .. } => "held: configuration unclear",
     }
 }
 
@@ -226,6 +230,7 @@ fn reason(reason: &Reason) -> &'static str {
         Reason::SameHardware => "reason same hardware",
         Reason::HardwareChanged => "reason hardware changed",
         Reason::Replaced => "reason replaced",
+        Reason::NextInstall => "reason next install",
     }
 }
 
@@ -235,6 +240,8 @@ fn action(action: &Action) -> &'static str {
         Action::Release => "action release",
         Action::Rename { .. } => "action rename",
         Action::NoteHardware { .. } => "action note hardware",
+        Action::NoteConfiguration { deferred: Some(_), .. } => "action leave configuration to the next install",
+        Action::NoteConfiguration { deferred: None, .. } => "action note configuration",
         Action::PowerOn => "action power on",
         Action::PowerOff { force: false } => "action shut down",
         Action::PowerOff { force: true } => "action power off",

@@ -74,18 +74,22 @@ impl Repo {
             bodies.iter().enumerate().map(|(number, body)| Slot { body: number, present: true, manifest: manifest(setup, number, body) });
         let mut repo = Self { commits: Vec::new(), slots: slots.collect(), settings, rollouts: BTreeMap::new(), names: 0 };
         if setup.grouped {
-            repo.rollouts = ["first", "second"].into_iter().map(|text| repo.rollout(text)).map(|own| (own.name.clone(), own)).collect();
+            repo.rollouts =
+                ["first", "second"].into_iter().map(|text| repo.rollout(setup, text)).map(|own| (own.name.clone(), own)).collect();
         }
         repo.push(Form::Good, now);
         repo
     }
 
-    fn rollout(&self, text: &str) -> Rollout {
-        let after = if text == "second" { vec![RolloutName::new("first").unwrap()] } else { Vec::new() };
+    fn rollout(&self, setup: &Setup, text: &str) -> Rollout {
+        let mut after = After::from(RolloutName::new("first").unwrap());
+        // Some wait for all of the first group, some for a share of it, some for a while.
+        after.share = [None, Some(60), None, Some(100)][setup.at_once as usize % 4];
+        after.healthy_for = SignedDuration::from_mins([0, 0, 10, 5][setup.breaker as usize % 4]);
         Rollout {
             name: RolloutName::new(text).unwrap(),
             selector: [("group".to_owned(), text.to_owned())].into(),
-            after,
+            after: if text == "second" { vec![after] } else { Vec::new() },
             budgets: self.settings.budgets.clone(),
             windows: Vec::new(),
             freeze: None,
@@ -158,6 +162,10 @@ impl Repo {
                 those.for_each(|slot| self.set(slot, |install| install.0 = image));
             }
             Edit::Config(slot, config) => self.set(slot, |install| install.1 = config),
+            Edit::OnConfigChange(slot, waits) => {
+                let policy = if waits { OnConfigChange::NextInstall } else { OnConfigChange::Reinstall };
+                self.slots[slot].manifest.upkeep.on_config_change = policy;
+            }
             Edit::Rebuild(slot) => self.set(slot, |install| install.2 += 1),
             Edit::Decommission(slot, what) => self.decommission(slot, what),
             Edit::Power(slot, _) if self.slots[slot].manifest.decommission.is_some() => {}

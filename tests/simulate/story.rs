@@ -50,6 +50,8 @@ pub enum Edit {
     /// All machines of a profile.
     Profile(u8, u8),
     Config(usize, u8),
+    /// Configuration alone waits for the next install.
+    OnConfigChange(usize, bool),
     Rebuild(usize),
     /// 0: back into service; 1: its system disk is wiped; 2: all but the one to keep.
     Decommission(usize, u8),
@@ -270,7 +272,7 @@ fn commit(rng: &mut Rng, machines: usize) -> Event {
 
 fn edit(rng: &mut Rng, machines: usize) -> Edit {
     let (one, other) = (rng.below(machines), rng.below(machines));
-    match rng.below(40) {
+    match rng.below(44) {
         0..8 => Edit::Image(one, 1 + rng.below(3) as u8),
         8..12 => Edit::Profile(rng.below(2) as u8, 1 + rng.below(3) as u8),
         12..14 => Edit::Config(one, rng.below(3) as u8),
@@ -292,6 +294,8 @@ fn edit(rng: &mut Rng, machines: usize) -> Edit {
         35 => Edit::Disk(one, rng.pick(&[0, 5])),
         36 | 37 => Edit::Budgets(1 + rng.below(4) as u32, 1 + rng.below(12) as u32, 1 + rng.below(4) as u32),
         38 => Edit::Policy(rng.below(4) as u8),
+        40 | 41 => Edit::OnConfigChange(one, rng.percent(70)),
+        42 | 43 => Edit::Config(one, rng.below(3) as u8),
         _ => Edit::Image(one, 1 + rng.below(3) as u8),
     }
 }

@@ -13,8 +13,7 @@ pub(super) fn budgets(plan: &Plan, input: &Input<'_>, found: &mut Vec<Violation>
     for (name, machine) in &input.fleet.machines {
         let rollout = rollout_of(input.fleet, machine);
         let key = rollout.map_or("default", |rollout| rollout.name.as_str());
-        let count =
-            groups.entry(key).or_insert_with(|| Count::of(rollout.map_or(&input.fleet.settings.budgets, |own| &own.budgets), rollout));
+        let count = groups.entry(key).or_insert_with(|| Count::of(rollout.map_or(&input.fleet.settings.budgets, |own| &own.budgets)));
         let begins = plan.machines.get(name).is_some_and(|part| part.steps.iter().any(|step| step.risk() == Risk::Destructive));
         let history = input.history.machines.get(name);
         let open = history.and_then(MachineHistory::open_attempt).is_some();
@@ -37,16 +36,6 @@ pub(super) fn budgets(plan: &Plan, input: &Input<'_>, found: &mut Vec<Violation>
         let allowed = count.budgets.max_destructive.of(count.total);
         if count.destroyed > allowed && destroyed > approved {
             found.push(over(format!("the commit would reinstall {} of {name}, {allowed} are allowed", count.destroyed)));
-        }
-        for earlier in count.after.iter().flat_map(|rollout| &rollout.after) {
-            let busy = input.fleet.machines.values().any(|machine| {
-                let history = input.history.machines.get(&machine.name);
-                rollout_of(input.fleet, machine).is_some_and(|own| own.name == *earlier)
-                    && history.and_then(MachineHistory::open_attempt).is_some()
-            });
-            if busy {
-                found.push(over(format!("{name} begins before {earlier} has ended")));
-            }
         }
     }
 }
@@ -130,7 +119,6 @@ fn approved(input: &Input<'_>) -> u32 {
 
 struct Count<'a> {
     budgets: &'a Budgets,
-    after: Option<&'a Rollout>,
     total: u32,
     begins: u32,
     at_once: u32,
@@ -138,8 +126,8 @@ struct Count<'a> {
 }
 
 impl<'a> Count<'a> {
-    fn of(budgets: &'a Budgets, after: Option<&'a Rollout>) -> Self {
-        Self { budgets, after, total: 0, begins: 0, at_once: 0, destroyed: 0 }
+    fn of(budgets: &'a Budgets) -> Self {
+        Self { budgets, total: 0, begins: 0, at_once: 0, destroyed: 0 }
     }
 }
 

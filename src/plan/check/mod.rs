@@ -1,9 +1,11 @@
 //! A second reader of the plan. It knows the law and nothing of how the planner works; it shares no code with it on purpose, so
 //! that one wrong line can't both make and excuse a wrong step. The engine executes no plan with a violation.
 
+mod after;
 mod brake;
 mod budgets;
 mod hardware;
+mod later;
 mod waves;
 mod wipe;
 
@@ -70,6 +72,7 @@ pub fn check(plan: &Plan, input: &Input<'_>) -> Vec<Violation> {
         }
     }
     budgets::budgets(plan, input, &mut found);
+    after::after(plan, input, &mut found);
     budgets::domains(plan, input, &mut found);
     waves::waves(plan, input, &mut found);
     found
@@ -111,6 +114,7 @@ impl Reader<'_, '_> {
         match &step.action {
             Action::Claim { installed } => self.claim(*installed, &step.reason),
             Action::NoteHardware { hardware } => self.hardware(hardware),
+            Action::NoteConfiguration { installed, basis, deferred } => self.configuration(*installed, *basis, *deferred),
             Action::Release => self.release(),
             Action::Rename { from } => self.rename(from),
             Action::PowerOn => self.power_on(),
@@ -255,6 +259,7 @@ impl Reader<'_, '_> {
         self.require(history.installed != Some(generation), 1, "its disk holds this generation already");
         self.require(history.open_attempt().is_none(), 10, "an attempt is open already");
         self.require(!self.input.problems.iter().any(crate::model::Problem::is_error), 2, "the commit has errors");
+        self.more_than_configuration(machine, history);
         let wrote = history.attempts.iter().any(|attempt| attempt.reached(Rung::Writing).is_some());
         let ordered = self.wipes(machine, generation);
         let asked = history.installed.is_some() || wrote || machine.on_claim == OnClaim::Install || ordered;

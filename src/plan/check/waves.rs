@@ -11,7 +11,7 @@ const HALF: u8 = 50;
 
 /// A machine of a group in which something begins.
 struct Member<'a> {
-    /// When this commit first began it.
+    /// When this commit, or one whose rollout it goes on with, first began it.
     first: Option<Timestamp>,
     /// Its last attempt.
     last: Option<&'a Attempt>,
@@ -30,7 +30,7 @@ pub(super) fn waves(plan: &Plan, input: &Input<'_>, found: &mut Vec<Violation>) 
     for machine in input.fleet.machines.values() {
         let rollout = rollout_of(input.fleet, machine);
         let group = groups.entry(rollout.map(|rollout| &rollout.name)).or_insert_with(|| (rollout, Vec::new()));
-        group.1.push(member(input, machine, destroys(&machine.name)));
+        group.1.push(member(input, rollout, machine, destroys(&machine.name)));
     }
     for (name, (rollout, members)) in groups.iter_mut().filter(|(_, (_, members))| members.iter().any(|member| member.begins)) {
         let name = name.map_or("default", |name| name.as_str());
@@ -56,13 +56,15 @@ pub(super) fn waves(plan: &Plan, input: &Input<'_>, found: &mut Vec<Violation>) 
     }
 }
 
-fn member<'a>(input: &Input<'a>, machine: &Machine, begins: bool) -> Member<'a> {
+fn member<'a>(input: &Input<'a>, rollout: Option<&Rollout>, machine: &Machine, begins: bool) -> Member<'a> {
     let history = input.history.machines.get(&machine.name);
     let attempts = history.map_or(&[] as &[Attempt], |history| history.attempts.as_slice());
     let called_off = |attempt: &Attempt| {
         matches!(attempt.end, Some((_, AttemptEnd::Superseded))) && !attempt.evidence.iter().any(|(_, seen)| seen.rung() == Rung::Writing)
     };
-    let first = attempts.iter().find(|attempt| attempt.commit == input.commit.id && !called_off(attempt));
+    let before = rollout.filter(|rollout| !rollout.waves.is_empty()).and_then(|rollout| input.history.goes_on.get(rollout.name.as_str()));
+    let rolled_by = |commit| commit == input.commit.id || before.is_some_and(|before| before.contains(&commit));
+    let first = attempts.iter().find(|attempt| rolled_by(attempt.commit) && !called_off(attempt));
     let declared = super::wipe::declared(machine);
     let ended = attempts.iter().rev().find(|attempt| !matches!(attempt.end, None | Some((_, AttemptEnd::Superseded))));
     let failed = ended.is_some_and(|ended| {
