@@ -161,6 +161,10 @@ pub enum Held {
     JournalLost,
 }
 
+/// What [`Held::Unproved`] says.
+const UNPROVED: &str =
+    "it came into the fleet with decommission and is taken as it is: nothing was wiped, nothing is proved; raise rebuild to wipe it";
+
 impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -214,10 +218,7 @@ impl fmt::Display for Held {
             Held::Unlawful { law, what } => {
                 write!(f, "not done, since the plan would break law {law}: {what}. This is a fault of Rackwright; please report it")
             }
-            Held::Unproved => write!(
-                f,
-                "it came into the fleet with decommission and is taken as it is: nothing was wiped, nothing is proved; raise rebuild to wipe it"
-            ),
+            Held::Unproved => f.write_str(UNPROVED),
             Held::JournalLost => {
                 write!(f, "the journal was lost, so nothing is installed on claim: set onClaim to Adopt, then raise rebuild to install it")
             }
