@@ -86,6 +86,12 @@ pub trait Bmc: Send + Sync {
     /// The BMC could not be asked, refused, or reads back something else.
     async fn boot_from_network(&self, target: &BmcTarget, mode: BootMode) -> Result<(), BmcError>;
 
+    /// Takes back a boot override, and reads that it is gone.
+    ///
+    /// # Errors
+    /// The BMC could not be asked, refused, or still shows one.
+    async fn clear_boot_override(&self, target: &BmcTarget) -> Result<(), BmcError>;
+
     /// Logs out of every session. Called once at the end.
     async fn close(&self);
 }

@@ -66,7 +66,7 @@ impl Scenario {
             "machine" => self.machines(rest),
             "rollout" => self.rollout(rest),
             "no-rollout" => drop(self.world.fleet.rollouts.remove(&RolloutName::new(rest[0]).unwrap())),
-            "policy" => self.world.fleet.settings.drift.power = policy(rest[1]),
+            "policy" => self.policy(rest),
             "commit" => self.world.commit(line.trim_start().strip_prefix("commit").unwrap().trim()),
             "set" => self.set(rest),
             "window" => self.world.fleet.settings.windows.push(window(rest[0])),
@@ -123,6 +123,21 @@ impl Scenario {
         }
     }
 
+    fn policy(&mut self, rest: &[&str]) {
+        let drift = &mut self.world.fleet.settings.drift;
+        match rest[0] {
+            "power" => drift.power = policy(rest[1]),
+            "boot" => drift.boot = policy(rest[1]),
+            "firmware" => drift.firmware = policy(rest[1]),
+            "storage" => drift.storage = policy(rest[1]),
+            "osImage" => drift.os_image = policy(rest[1]),
+            "damping" => {
+                drift.damping = Damping { corrections: rest[1].parse().unwrap(), within: rest[2].parse().unwrap() };
+            }
+            other => panic!("unknown class {other}"),
+        }
+    }
+
     fn rollout(&mut self, rest: &[&str]) {
         let name = RolloutName::new(rest[0]).unwrap();
         let mut selector: BTreeMap<String, String> = [("group".to_owned(), rest[0].to_owned())].into();
@@ -174,6 +189,13 @@ impl Scenario {
                 "anonymous" => iron.identity_gap = true,
                 "serial" => iron.serial = Some(rest[2].to_owned()),
                 "mac" => iron.macs = vec![rest[2].parse().unwrap()],
+                "override" if rest[2] == "none" => iron.boot_override = None,
+                "override" => iron.boot_override = Some((rest[2].to_owned(), rest[3].to_owned())),
+                "firmware" => iron.firmware.push(FirmwareVersion { name: rest[2].to_owned(), version: rest[3].to_owned() }),
+                "disks" => {
+                    let disk = |serial: &str| ObservedDisk { serial: Some(serial.to_owned()), ..ObservedDisk::default() };
+                    iron.disks = Some(rest[2].split(',').map(disk).collect());
+                }
                 "stubborn" => iron.stubborn = true,
                 "obeys" => iron.obeys = Obeys::Yes,
                 "lies" => iron.obeys = Obeys::SaysSo,
@@ -294,11 +316,15 @@ fn set(machine: &mut Machine, key: &str, value: &str) {
             let wipe = machine.decommission.clone().unwrap();
             decommission(machine, wipe.method, wipe.disks, value.parse().unwrap());
         }
-        "keep" => machine.disks.keep = serials(value),
         "image" if value == "none" => machine.install = None,
         "image" => machine.install = Some(install(value, user_data, rebuild)),
         "config" => machine.install = Some(install(image, Some(value), rebuild)),
         "rebuild" => machine.install = Some(install(image, user_data, value.parse().unwrap())),
+        "firmware" => {
+            let (name, version) = value.split_once('=').unwrap();
+            machine.upkeep.firmware.insert(name.to_owned(), version.to_owned());
+        }
+        "keep" => machine.disks.keep.push(DiskHint { serial: Some(value.to_owned()), ..DiskHint::default() }),
         "onConfigChange" => {
             let waits = value == "NextInstall";
             machine.upkeep.on_config_change = if waits { OnConfigChange::NextInstall } else { OnConfigChange::Reinstall };

@@ -94,3 +94,21 @@ fn the_demo_runs_what_cargo_built_wherever_that_is() {
     let expected = format!("demo --programs {} --keep\n", programs.display());
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{}", told(&output));
 }
+
+#[test]
+fn every_removal_of_the_law_still_applies_and_names_its_tests() {
+    if !has("git") {
+        return;
+    }
+    let output = bash("scripts/removals --check", &[]);
+    assert!(output.status.success(), "{}\nmend the patch: what it takes away is what its tests hold", told(&output));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/removals");
+    let mut laws = [0; 15];
+    for file in fs::read_dir(folder).unwrap() {
+        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name:?} in {text}"));
+        laws[field("Law: ").parse::<usize>().unwrap()] += 1;
+        assert!(field("Test: ").starts_with("--") && !field("Removed: ").is_empty());
+    }
+    assert!(laws[1..].iter().all(|patches| *patches > 0), "a line of the law of which nothing is removed: {laws:?}");
+}

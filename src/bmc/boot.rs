@@ -15,7 +15,7 @@ use super::{
 use crate::model::BootMode;
 
 /// Reads after each order until it shows. Settings are taken over in steps by some BMCs.
-const READ_BACKS: usize = 5;
+pub(super) const READ_BACKS: usize = 5;
 
 /// One way to set the override.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub(super) async fn from_network(bmc: &mut Conversation, mode: BootMode) -> Resu
 }
 
 /// The settings object, if it holds Boot; many hold only something else (row 38).
-async fn settings_with_boot(bmc: &mut Conversation, host: &Host) -> Result<Option<String>, Error> {
+pub(super) async fn settings_with_boot(bmc: &mut Conversation, host: &Host) -> Result<Option<String>, Error> {
     let Some(uri) = host.document.settings_object() else { return Ok(None) };
     match bmc.channel.get(&uri).await {
         Ok(settings) if settings.has(&["Boot"]) => Ok(Some(uri)),
@@ -127,7 +127,7 @@ fn body(fields: Fields, mode: BootMode) -> Value {
 }
 
 /// A refusal of this form, not of us and not for now: the next rung may be taken.
-fn is_refusal(error: &Error) -> bool {
+pub(super) fn is_refusal(error: &Error) -> bool {
     match error {
         Error::Status { status: 400 | 404 | 405 | 409 | 415 | 422, .. } => !error.is_busy(),
         // Some firmware fails on what it does not know instead of refusing it.

@@ -6,6 +6,7 @@
 //! **Non-goals.** No decisions: what to order and when is the engine's. No BIOS settings, firmware updates, virtual media or IPMI.
 
 mod boot;
+mod boot_clear;
 mod budget;
 mod client;
 mod config;
@@ -121,6 +122,7 @@ impl Redfish {
                     power::power(&mut conversation, command).await
                 }
                 Order::BootFromNetwork(mode) => boot::from_network(&mut conversation, mode).await,
+                Order::ClearBootOverride => boot_clear::clear(&mut conversation).await,
             }
         };
         let late = || Error::Timeout { url: target.address.clone(), doing: format!("ordering {order:?}") };
@@ -133,6 +135,7 @@ impl Redfish {
 enum Order {
     Power(PowerCommand),
     BootFromNetwork(BootMode),
+    ClearBootOverride,
 }
 
 #[async_trait]
@@ -157,6 +160,10 @@ impl Bmc for Redfish {
 
     async fn boot_from_network(&self, target: &BmcTarget, mode: BootMode) -> Result<(), BmcError> {
         Ok(self.order(target, Order::BootFromNetwork(mode)).await?)
+    }
+
+    async fn clear_boot_override(&self, target: &BmcTarget) -> Result<(), BmcError> {
+        Ok(self.order(target, Order::ClearBootOverride).await?)
     }
 
     async fn close(&self) {

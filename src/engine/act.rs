@@ -47,7 +47,7 @@ pub fn facts_of(step: &Step, fleet: &Fleet) -> Option<Vec<Fact>> {
         }
         Action::Witness { attempt, rung } => vec![Fact::Saw { attempt: attempt.clone(), evidence: bare(*rung)? }],
         Action::EndAttempt { attempt, end } => vec![Fact::Concluded { attempt: attempt.clone(), end: end.clone() }],
-        Action::PowerOn | Action::PowerOff { .. } | Action::BootFromNetwork { .. } => return None,
+        Action::PowerOn | Action::PowerOff { .. } | Action::BootFromNetwork { .. } | Action::ClearBootOverride => return None,
     };
     Some(facts)
 }
@@ -221,6 +221,7 @@ async fn order(ports: &Ports, target: &BmcTarget, step: &Step) -> Result<(), Bmc
         Action::PowerOff { force: true } => ports.bmc.power(target, PowerCommand::ForceOff).await,
         Action::PowerOff { force: false } => ports.bmc.power(target, PowerCommand::GracefulOff).await,
         Action::BootFromNetwork { mode } => ports.bmc.boot_from_network(target, *mode).await,
+        Action::ClearBootOverride => ports.bmc.clear_boot_override(target).await,
         Action::Claim { .. }
         | Action::Release
         | Action::Rename { .. }

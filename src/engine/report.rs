@@ -86,9 +86,9 @@ type Judgement = (State, &'static str, String);
 fn judge(report: &Report, machine: &Machine, plan: &MachinePlan, seen: Option<&Observation>) -> Judgement {
     let held = plan.held.iter().map(|held| judge_held(held, plan));
     let unseen = seen.and_then(|seen| seen.power.unknown()).and_then(judge_unseen);
-    let drift = plan.drift.first().and_then(|drift| {
+    let drift = plan.drift.iter().filter_map(|drift| {
         let text = format!("{} is {}, declared {}", drift.field, drift.observed, drift.desired);
-        match report.fleet.settings.drift.power {
+        match drift.class.map_or(DriftPolicy::Correct, |class| report.fleet.settings.drift.of(class)) {
             DriftPolicy::Observe => None,
             DriftPolicy::Alert => Some((State::Stalled, "Drift", text)),
             DriftPolicy::Correct => Some((State::Reconciling, "Drift", text)),
@@ -137,6 +137,7 @@ fn judge_held(held: &Held, plan: &MachinePlan) -> Judgement {
         Held::Paused { .. } => (State::Reconciling, "Paused"),
         Held::Quarantined { .. } => (State::Stalled, "Quarantined"),
         Held::Unproved => (State::Stalled, "NotWiped"),
+        Held::Damped { .. } => (State::Stalled, "Damped"),
         Held::ConfigurationUnclear { .. } => (State::Stalled, "ConfigurationUnclear"),
         Held::JournalLost => (State::Stalled, "JournalLost"),
     };

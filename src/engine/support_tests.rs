@@ -229,6 +229,10 @@ impl Bmc for Slow {
         Ok(())
     }
 
+    async fn clear_boot_override(&self, _: &BmcTarget) -> Result<(), BmcError> {
+        Ok(())
+    }
+
     async fn close(&self) {}
 }
 

@@ -14,7 +14,6 @@ const PLANNED: &[&str] = &[
     "budget",
     "bios",
     "biosAttributes",
-    "firmware",
     "raid",
     "storage",
     "allowedSigners",

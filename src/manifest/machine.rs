@@ -24,6 +24,7 @@ impl MachineSpec {
             disks: self.disks.as_ref(),
             configuration: self.configuration.as_ref(),
             on_config_change: self.on_config_change,
+            firmware: &self.firmware,
         }
     }
 }
@@ -71,7 +72,7 @@ impl<'a> Reader<'a> {
             boot: BootSettings { mode: settings.mode.unwrap_or_default() },
             on_claim: spec.on_claim,
             suspend: spec.suspend,
-            upkeep: Upkeep { on_config_change: settings.on_config_change.unwrap_or_default() },
+            upkeep: Upkeep { on_config_change: settings.on_config_change.unwrap_or_default(), firmware: settings.firmware.clone() },
         };
         match &spec.decommission {
             Some(stated) => stated.apply(&mut machine, spec.rebuild, self.doc.number, &mut self.faults),

@@ -27,13 +27,16 @@ pub(crate) struct Settings<'a> {
     pub(crate) keep: Vec<DiskHint>,
     pub(crate) user_data: Option<&'a str>,
     pub(crate) on_config_change: Option<OnConfigChange>,
+    pub(crate) firmware: BTreeMap<String, String>,
 }
 
 impl<'a> Settings<'a> {
     /// These values, and those of `over` on top.
     pub(crate) fn under(mut self, over: &Settings<'a>) -> Self {
         self.keep.extend(over.keep.iter().filter(|hint| !self.keep.contains(hint)).cloned().collect::<Vec<_>>());
+        self.firmware.extend(over.firmware.clone());
         Settings {
+            firmware: self.firmware,
             image: over.image.or(self.image),
             mode: over.mode.or(self.mode),
             power: over.power.or(self.power),
@@ -54,6 +57,7 @@ pub(crate) struct Stated<'a> {
     pub(crate) disks: Option<&'a raw::Disks>,
     pub(crate) configuration: Option<&'a raw::Configuration>,
     pub(crate) on_config_change: Option<OnConfigChange>,
+    pub(crate) firmware: &'a raw::Labels,
 }
 
 impl<'a> Stated<'a> {
@@ -70,8 +74,13 @@ impl<'a> Stated<'a> {
         template_exists: impl Fn(&str) -> bool,
         faults: &mut Vec<Fault>,
     ) -> Settings<'a> {
-        let mut settings =
-            Settings { power: self.power, user_data: self.user_data(), on_config_change: self.on_config_change, ..Settings::default() };
+        let mut settings = Settings {
+            power: self.power,
+            user_data: self.user_data(),
+            on_config_change: self.on_config_change,
+            firmware: self.firmware.0.clone(),
+            ..Settings::default()
+        };
         if let Some(image) = self.image {
             faults.extend(names.check(Kind::Image, image, number, || path_to!["spec", "image"]));
             settings.image = Some(image);
@@ -155,6 +164,7 @@ impl ProfileSpec {
             disks: self.disks.as_ref(),
             configuration: self.configuration.as_ref(),
             on_config_change: self.on_config_change,
+            firmware: &self.firmware,
         }
     }
 }

@@ -17,6 +17,7 @@ mod again;
 mod budgets;
 mod cache;
 mod decommission;
+mod drift;
 mod edit;
 mod explain;
 mod fault;

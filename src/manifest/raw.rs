@@ -102,8 +102,29 @@ pub(crate) struct FleetSpec {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Drift {
-    /// Power state of machines that state `power`.
+    /// Power state of machines that state `power`. Correct where not stated.
     pub(crate) power: Option<DriftPolicy>,
+    /// A boot override that somebody left. Correct takes back one for each boot, and one that our own install left. Observe where not stated.
+    pub(crate) boot: Option<DriftPolicy>,
+    /// Firmware versions of machines that state `firmware`: Observe or Alert.
+    pub(crate) firmware: Option<DriftPolicy>,
+    /// Disks that `disks` names and that are not there, or twice: Observe or Alert.
+    pub(crate) storage: Option<DriftPolicy>,
+    /// What the installed system says that it is: Observe or Alert.
+    pub(crate) os_image: Option<DriftPolicy>,
+    /// When correcting ends and alerting begins.
+    pub(crate) damping: Option<Damping>,
+}
+
+/// How often one thing on one machine is put right within a time, before it is left alone until that time is over.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Damping {
+    /// So many corrections, 1 to 20; 3 where not stated.
+    #[schemars(range(min = 1, max = 20))]
+    pub(crate) corrections: Option<u32>,
+    /// Within so long, such as `1h`, which it is where not stated.
+    pub(crate) within: Option<String>,
 }
 
 /// One machine.
@@ -146,6 +167,9 @@ pub(crate) struct MachineSpec {
     pub(crate) configuration: Option<Configuration>,
     /// What to do when only the configuration is another: Reinstall, or leave it to the NextInstall. Instead of the profile's.
     pub(crate) on_config_change: Option<OnConfigChange>,
+    /// Firmware versions that it should have, by the BMC's name for them. Adds to its profile's. Compared, never changed.
+    #[serde(default)]
+    pub(crate) firmware: Labels,
 }
 
 /// What the machine must prove to be before anything disruptive. State at least one.
@@ -284,6 +308,9 @@ pub(crate) struct ProfileSpec {
     /// What to do when only the configuration is another: Reinstall, or leave it to the NextInstall (another image, a raised `rebuild`, a
     /// failed install). Reinstall if neither machine nor profile says so. Changing it reinstalls nothing.
     pub(crate) on_config_change: Option<OnConfigChange>,
+    /// Firmware versions that machines should have, by the BMC's name for them, such as `BIOS: "2.19.1"`. Compared, never changed.
+    #[serde(default)]
+    pub(crate) firmware: Labels,
 }
 
 /// An image that can be put on a disk. Changing the digest is what reimages.

@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use minijinja::Value;
 
 use super::{
-    budgets,
+    budgets, drift,
     fault::{At, Fault, Path, path_to},
     merged::{self, Own, Profiles},
     names::Names,
@@ -20,8 +20,7 @@ use super::{
     text, windows,
 };
 use crate::model::{
-    Digest, DriftPolicies, Files, FleetSettings, Image, ImageName, Network, NetworkName, Rollout, RolloutName, SecretFrom, SecretName,
-    SecretSource,
+    Digest, Files, FleetSettings, Image, ImageName, Network, NetworkName, Rollout, RolloutName, SecretFrom, SecretName, SecretSource,
 };
 
 /// A document and the file in which it stands.
@@ -111,7 +110,7 @@ fn fleet<'a>(source: Source<'a>, faults: &mut Faults<'a>) -> FleetSettings {
     FleetSettings {
         allow_force_push: spec.allow_force_push,
         approvers: spec.approvers.clone(),
-        drift: DriftPolicies { power: spec.drift.power.unwrap_or_default() },
+        drift: drift::policies(source, &spec.drift, faults),
         budgets: stated.read(source, path_to!["spec", "budgets"], &Default::default(), faults),
         windows: windows::windows(source, spec.windows.as_deref().unwrap_or_default(), faults),
         freeze: windows::freeze(source, &spec.freeze, faults),

@@ -107,6 +107,16 @@ pub(super) enum Match {
     Unknown,
 }
 
+/// Which of these disks surely are the one that `hint` means, if the list can tell. A list from a BMC lacks much: of a hint that names no
+/// one disk, and of disks that do not say who they are, nothing follows.
+pub fn surely<'a>(hint: &DiskHint, disks: &'a [ObservedDisk]) -> Option<Vec<&'a ObservedDisk>> {
+    let found: Vec<&ObservedDisk> = disks.iter().filter(|disk| compare(hint, disk) == Match::Yes).collect();
+    let names_one = hint.serial.is_some() || hint.wwn.is_some();
+    let may_be = || disks.iter().any(|disk| compare(hint, disk) == Match::Unknown);
+    // None at all is known only where each disk says enough of itself.
+    (!found.is_empty() || (names_one && !disks.is_empty() && !may_be())).then_some(found)
+}
+
 /// Whether a disk other than `disk` is surely the one that `hint` means: hints with a serial number or a WWN mean one disk.
 pub(super) fn is_another(hint: &DiskHint, disk: &ObservedDisk, disks: &[ObservedDisk]) -> bool {
     let names_one = hint.serial.is_some() || hint.wwn.is_some();

@@ -11,7 +11,8 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    After, Digest, Freeze, Generation, ImageName, Machine, MachineName, NetworkName, RolloutName, SecretName, SignedDuration, Window,
+    After, Digest, DriftPolicies, Freeze, Generation, ImageName, Machine, MachineName, NetworkName, RolloutName, SecretName,
+    SignedDuration, Window,
 };
 
 /// Everything one commit says.
@@ -70,19 +71,15 @@ pub struct FleetSettings {
 #[cfg_attr(feature = "controller", derive(schemars::JsonSchema))]
 pub enum DriftPolicy {
     /// Show it in plans and status; the machine stays Ready.
+    #[serde(alias = "observe")]
     Observe,
     /// Show it, and count the machine as Stalled.
+    #[serde(alias = "alert")]
     Alert,
     /// Put it right.
     #[default]
+    #[serde(alias = "correct")]
     Correct,
-}
-
-/// [`DriftPolicy`] by class of field.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DriftPolicies {
-    /// Power state.
-    pub power: DriftPolicy,
 }
 
 /// How much may be destroyed or be away at a time (law 7: always there).

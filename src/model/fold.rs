@@ -1,7 +1,8 @@
 //! What one more line of the journal says of a machine.
 
 use super::{
-    Attempt, AttemptEnd, AttemptId, Basis, CommitId, Evidence, Fact, Generation, MachineHistory, Outcome, RetryClass, Rung, Step, Timestamp,
+    Action, Attempt, AttemptEnd, AttemptId, Basis, CommitId, Damping, Evidence, Fact, Generation, MachineHistory, Outcome, Reason,
+    RetryClass, Rung, Step, Timestamp,
 };
 
 /// Whether another attempt at the same generation may go better after a failure that an agent or a step reported.
@@ -35,6 +36,7 @@ impl MachineHistory {
                 self.deferred = deferred.map(|deferred| (*installed, deferred)).or(self.deferred);
             }
             Fact::Intended { step } => {
+                self.corrected(at, step);
                 if let Some((_, at, forgotten)) = self.pending.replace((seq, at, step.clone())) {
                     self.is_unsure(at, forgotten);
                 }
@@ -104,6 +106,20 @@ impl MachineHistory {
             Rung::Writing if !written => self.holds(None, None),
             Rung::Written if self.installed != Some(generation) => self.holds(Some(generation), basis),
             _ => {}
+        }
+    }
+
+    /// A step that puts drift right, or tries to. What a commit or an install asked for is none.
+    fn corrected(&mut self, at: Timestamp, step: &Step) {
+        if !matches!(step.reason, Reason::PowerDrift { .. } | Reason::BootDrift { .. }) {
+            return;
+        }
+        self.corrections.push((at, step.action.clone()));
+        let same = |(_, action): &(Timestamp, Action)| *action == step.action;
+        if self.corrections.iter().filter(|known| same(known)).count() > Damping::MOST as usize
+            && let Some(oldest) = self.corrections.iter().position(same)
+        {
+            self.corrections.remove(oldest);
         }
     }
 

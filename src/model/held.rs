@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptId, Freeze, Generation, Hold, MachineName, RolloutName, Timestamp, Unknown};
+use super::{AttemptId, DriftClass, Freeze, Generation, Hold, MachineName, RolloutName, Timestamp, Unknown};
 
 /// Why a machine is not being worked on.
 #[must_use]
@@ -148,6 +148,17 @@ pub enum Held {
         /// What it should hold.
         desired: Generation,
     },
+    /// It was put right so often that somebody or something must be changing it back, or it does not listen.
+    Damped {
+        /// What was put right.
+        class: DriftClass,
+        /// How often.
+        corrections: u32,
+        /// Since when.
+        since: Timestamp,
+        /// When it is tried again.
+        until: Timestamp,
+    },
     /// The second reader of the plan found that a step would break the law. A fault of the planner.
     Unlawful {
         /// The line of the law; 0 for the plan's own form.
@@ -206,15 +217,8 @@ impl fmt::Display for Held {
             }
             Held::Paused { rollout } => write!(f, "rollout {rollout} is paused until a commit takes `paused` away"),
             Held::Quarantined { attempt, code, why } => write!(f, "quarantined: {attempt} failed ({code}): {why}"),
-            Held::ConfigurationUnclear { installed, desired } => {
-                write!(
-                    f,
-                    "its disk holds {}, declared is {}, and nobody noted whether more than configuration differs, which alone does not \
-                     reinstall it: declare what it was installed with once more, or set onConfigChange: Reinstall to reinstall it",
-                    installed.short(),
-                    desired.short()
-                )
-            }
+            Held::ConfigurationUnclear { installed, desired } => unclear(f, installed, desired),
+            Held::Damped { class, corrections, since, until } => damped(f, *class, *corrections, *since, *until),
             Held::Unlawful { law, what } => {
                 write!(f, "not done, since the plan would break law {law}: {what}. This is a fault of Rackwright; please report it")
             }
@@ -224,4 +228,23 @@ impl fmt::Display for Held {
             }
         }
     }
+}
+
+fn unclear(f: &mut fmt::Formatter<'_>, installed: &Generation, desired: &Generation) -> fmt::Result {
+    write!(
+        f,
+        "its disk holds {}, declared is {}, and nobody noted whether more than configuration differs, which alone does not \
+         reinstall it: declare what it was installed with once more, or set onConfigChange: Reinstall to reinstall it",
+        installed.short(),
+        desired.short()
+    )
+}
+
+fn damped(f: &mut fmt::Formatter<'_>, class: DriftClass, corrections: u32, since: Timestamp, until: Timestamp) -> fmt::Result {
+    let times = if corrections == 1 { "once".to_owned() } else { format!("{corrections} times") };
+    write!(
+        f,
+        "its {class} was put right {times} since {since:.0} and is not as declared again: left alone until {until:.0}; find out who \
+         changes it or why it does not follow, or declare what it is"
+    )
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptEnd, AttemptId, Basis, CommitId, DiskProof, Evidence, Generation, MachineName, Outcome, Rung, Step, Timestamp};
+use super::{Action, AttemptEnd, AttemptId, Basis, CommitId, DiskProof, Evidence, Generation, MachineName, Outcome, Rung, Step, Timestamp};
 
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,6 +176,8 @@ pub struct MachineHistory {
     pub last: Option<(Timestamp, Step, Outcome)>,
     /// When its power was last changed by us.
     pub power_changed: Option<Timestamp>,
+    /// Corrections of drift, oldest first: when each was begun, and what it was. At most [`Damping::MOST`] of each kind.
+    pub corrections: Vec<(Timestamp, Action)>,
     /// The last step that changed its power, and when.
     pub switched: Option<(Timestamp, Step)>,
     /// Later steps that may have changed its power, the last of each kind, and when they were begun: their end was not recorded, or the

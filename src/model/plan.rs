@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttemptId, Commit, Generation, Held, ImageName, MachineName, Problem, Reason, RolloutName, SignedDuration, Step, Ticket, Timestamp,
-    WipeMethod,
+    AttemptId, Commit, DriftClass, Generation, Held, ImageName, MachineName, Problem, Reason, RolloutName, SignedDuration, Step, Ticket,
+    Timestamp, WipeMethod,
 };
 
 /// An immutable value. Executing it takes no decision.
@@ -140,6 +140,9 @@ pub struct Waiting {
 /// One field that is not as declared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drift {
+    /// Its class, which has a policy; `None` for identity, and for a disk that is to be installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<DriftClass>,
     /// The manifest's path, such as `spec.power`.
     pub field: String,
     /// What the manifest says.

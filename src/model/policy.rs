@@ -1,6 +1,6 @@
 //! What a manifest says about keeping a machine, beside what it should be: none of this ends on a disk.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -14,6 +14,9 @@ pub struct Upkeep {
     /// What to do when only its configuration is another.
     #[serde(default)]
     pub on_config_change: OnConfigChange,
+    /// Firmware versions that it should have, by the name that its BMC gives to them. Compared, never changed.
+    #[serde(default)]
+    pub firmware: BTreeMap<String, String>,
 }
 
 /// What to do when only the configuration that goes with the image is another.

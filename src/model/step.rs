@@ -66,6 +66,8 @@ pub enum Action {
         /// The firmware interface that the override is for.
         mode: BootMode,
     },
+    /// Take back a boot override that is in force.
+    ClearBootOverride,
     /// Begin an attempt at an install or a wipe: the boot server serves its ticket from now on.
     BeginAttempt {
         /// The attempt.
@@ -106,7 +108,7 @@ impl Action {
             | Action::Witness { .. }
             | Action::EndAttempt { .. } => Risk::None,
             Action::PowerOn => Risk::Settings,
-            Action::BootFromNetwork { .. } => Risk::Settings,
+            Action::BootFromNetwork { .. } | Action::ClearBootOverride => Risk::Settings,
             Action::PowerOff { .. } => Risk::Disruptive,
             Action::BeginAttempt { .. } => Risk::Destructive,
         }
@@ -127,6 +129,7 @@ impl fmt::Display for Action {
             Action::PowerOff { force: true } => write!(f, "power off"),
             Action::PowerOff { force: false } => write!(f, "shut down"),
             Action::BootFromNetwork { .. } => write!(f, "boot from network once"),
+            Action::ClearBootOverride => write!(f, "take back the boot override"),
             Action::BeginAttempt { attempt, generation } if generation.is_wipe() => write!(f, "WIPE {attempt} to {}", generation.short()),
             Action::BeginAttempt { attempt, generation } => write!(f, "REIMAGE {attempt} to {}", generation.short()),
             Action::Witness { attempt, rung } => write!(f, "note {rung} for {attempt}"),
@@ -193,6 +196,11 @@ pub enum Reason {
         /// What was seen.
         observed: PowerState,
     },
+    /// A boot override is in force that nothing declares.
+    BootDrift {
+        /// What was seen.
+        observed: String,
+    },
     /// Part of an install that is on its way.
     PartOf {
         /// The attempt.
@@ -224,6 +232,7 @@ impl fmt::Display for Reason {
             }
             Reason::Retry { number } => write!(f, "try {number} after a failure"),
             Reason::PowerDrift { observed } => write!(f, "power is {observed}"),
+            Reason::BootDrift { observed } => write!(f, "boot override is {observed}"),
             Reason::PartOf { attempt } => write!(f, "part of {attempt}"),
             Reason::LeftTheFleet => write!(f, "not in the fleet any more"),
             Reason::SameHardware => write!(f, "the same hardware under another name"),

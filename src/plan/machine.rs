@@ -1,7 +1,7 @@
 //! One machine's part of the plan.
 
 use super::{
-    Case, Input,
+    Case, Input, drift,
     groups::Groups,
     identity, later,
     names::{Names, Standing},
@@ -11,8 +11,8 @@ use super::{
     wish::Wish,
 };
 use crate::model::{
-    Action, Attempt, AttemptEnd, AttemptId, Brake, DiskHint, Drift, Held, Machine, MachineHistory, MachineName, MachinePlan, Observation,
-    OnClaim, Reason, Reimaging, Rung, Seen, SignedDuration, Step, Ticket, Timestamp, Unknown, Waiting, WipeDisks,
+    Action, Attempt, AttemptEnd, AttemptId, Brake, DiskHint, Held, Machine, MachineHistory, MachineName, MachinePlan, OnClaim, Reason,
+    Reimaging, Rung, Seen, Step, Ticket, Timestamp, Unknown, Waiting, WipeDisks,
 };
 
 /// The part of a machine of the fleet.
@@ -24,7 +24,7 @@ pub(super) fn plan<'a>(input: &Input<'a>, groups: &mut Groups<'a>, case: &Case<'
     part.desired = machine.generation();
     part.installed = case.history.and_then(|history| history.installed);
     part.attempt = case.history.and_then(|history| history.attempts.last()).map(|attempt| attempt.id.clone());
-    part.drift = drift(input, case);
+    part.drift = drift::of(input, case);
     part.next_install = later::waits(case);
     if let Some(reason) = case.wish.reason() {
         part.reimage = reimaging(machine, reason.clone());
@@ -51,7 +51,8 @@ fn hold_back(brake: &Brake, hold: Option<Held>, part: &mut MachinePlan) {
     let Some(hold) = hold else { return };
     let own = brake.names(&part.name);
     part.steps.retain(|step| match &step.action {
-        Action::BeginAttempt { .. } | Action::PowerOn | Action::PowerOff { .. } | Action::BootFromNetwork { .. } => false,
+        Action::BeginAttempt { .. } | Action::PowerOn | Action::PowerOff { .. } => false,
+        Action::BootFromNetwork { .. } | Action::ClearBootOverride => false,
         Action::Release => !own,
         Action::Rename { from } => !own && !brake.names(from),
         Action::Claim { .. } | Action::NoteHardware { .. } | Action::NoteConfiguration { .. } => true,
@@ -265,6 +266,9 @@ fn settle<'a>(input: &Input<'a>, groups: &mut Groups<'a>, case: &Case<'a>, histo
     if part.steps.is_empty() && !matches!(case.wish, Wish::Later(..)) {
         power::settle(input, groups, case, history, part);
     }
+    if part.steps.is_empty() && part.waiting.is_none() && part.held.is_empty() {
+        drift::settle_boot(input, case, history, part);
+    }
 }
 
 /// Begins an install, or says everything that stands against it.
@@ -349,46 +353,4 @@ fn ticket(input: &Input<'_>, machine: &Machine, attempt: &Attempt) -> Option<Box
         work,
         evidence: attempt.evidence.iter().map(|(_, evidence)| evidence.clone()).collect(),
     }))
-}
-
-/// Field by field, what is not as declared. A gap is not drift; it is shown where something was declared and somebody asked.
-fn drift(input: &Input<'_>, case: &Case<'_>) -> Vec<Drift> {
-    let machine = case.machine;
-    let mut drift = Vec::new();
-    if let (Some(desired), Some(history)) = (machine.generation(), case.history)
-        && history.installed != Some(desired)
-        && !later::waits(case)
-    {
-        let observed = history.installed.map_or_else(|| "unknown".to_owned(), |installed| installed.short());
-        let since = history.claimed.unwrap_or(input.now);
-        let field = if desired.is_wipe() { "spec.decommission" } else { "spec.image" };
-        drift.push(differs(field, desired.short(), observed, "journal", input.now.duration_since(since)));
-    }
-    if let Some(seen) = case.seen {
-        let age = input.now.duration_since(seen.at);
-        let to_be_wiped = case.history.map_or(machine.decommission.is_some(), |history| wipe::is_due(machine, history));
-        drift.extend(power::drift(machine, seen, age).filter(|_| !to_be_wiped));
-        if let Some(Held::IdentityMismatch { field, declared, observed }) = identity::mismatch(machine, Some(seen)) {
-            let field = if field == "mac" { "spec.nics".to_owned() } else { format!("spec.identity.{field}") };
-            drift.push(differs(&field, declared, observed, &seen.source, age));
-        }
-        drift.extend(disk_drift(machine, seen, age));
-    }
-    drift
-}
-
-/// A hint that the BMC's list does not bear out. Such lists are often incomplete, so only the agent decides.
-fn disk_drift(machine: &Machine, seen: &Observation, age: SignedDuration) -> Option<Drift> {
-    let hint = machine.disks.system.as_ref()?;
-    let disks = seen.disks.known().filter(|disks| !disks.is_empty())?;
-    let wanted = hint.serial.as_ref()?.trim();
-    if disks.iter().any(|disk| disk.serial.as_ref().is_none_or(|serial| serial.trim().eq_ignore_ascii_case(wanted))) {
-        return None;
-    }
-    let serials: Vec<&str> = disks.iter().filter_map(|disk| disk.serial.as_deref()).collect();
-    Some(differs("spec.disks.system", hint.to_string(), serials.join(", "), &seen.source, age))
-}
-
-pub(super) fn differs(field: &str, desired: String, observed: String, source: &str, age: SignedDuration) -> Drift {
-    Drift { field: field.to_owned(), desired, observed, source: source.to_owned(), age }
 }

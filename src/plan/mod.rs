@@ -11,7 +11,9 @@
 mod after;
 mod approval;
 mod check;
+mod damping;
 mod deadlines;
+mod drift;
 mod estimate;
 mod goes_on;
 mod groups;

@@ -1,9 +1,9 @@
 //! Power of a machine that is not being installed: drift by policy, and the way back for a machine that an attempt left behind.
 
-use super::{Case, Input, deadlines::after, groups::Groups, identity, machine, wipe};
+use super::{Case, Input, damping, deadlines::after, drift, groups::Groups, identity, machine, wipe};
 use crate::model::{
-    Action, Attempt, Drift, DriftPolicy, Held, Machine, MachineHistory, MachinePlan, Observation, PowerIntent, PowerState, Reason, Risk,
-    Rung, Seen, SignedDuration, Step, Timestamp, Unknown, Waiting,
+    Action, Attempt, Drift, DriftClass, DriftPolicy, Held, Machine, MachineHistory, MachinePlan, Observation, PowerIntent, PowerState,
+    Reason, Risk, Rung, Seen, SignedDuration, Step, Timestamp, Unknown, Waiting,
 };
 
 /// What a power state should be, when it is another. Transitional states are not drift; they pass.
@@ -18,7 +18,7 @@ pub(super) fn drift(machine: &Machine, seen: &Observation, age: SignedDuration) 
         Seen::Unknown(why) if *why != Unknown::NotAsked => format!("unknown, {why}"),
         Seen::Known(_) | Seen::Unknown(_) => return None,
     };
-    Some(machine::differs("spec.power", desired.to_string(), observed, &seen.source, age))
+    Some(drift::differs(Some(DriftClass::Power), "spec.power", desired.to_string(), observed, &seen.source, age))
 }
 
 /// Plans at most one power step for a machine without an open attempt.
@@ -44,7 +44,11 @@ pub(super) fn settle(input: &Input<'_>, groups: &Groups<'_>, case: &Case<'_>, hi
     if action.risk() >= Risk::Disruptive && matches!(reason, Reason::PowerDrift { .. }) {
         obstacles.extend_from_slice(groups.closed(case.group));
     }
-    if obstacles.is_empty() {
+    // What an install left is put right whatever it takes.
+    let damped = matches!(reason, Reason::PowerDrift { .. }).then(|| damping::held(input, history, &action)).flatten();
+    if let (true, Some(damped)) = (obstacles.is_empty(), damped) {
+        damping::hold(part, damped);
+    } else if obstacles.is_empty() {
         part.steps.push(Step { machine: part.name.clone(), action, reason });
     } else {
         let new = obstacles.into_iter().filter(|held| !part.held.contains(held)).collect::<Vec<_>>();

@@ -52,7 +52,7 @@ impl Effect {
         }
         let by_step = [
             (has(|action| matches!(action, Action::PowerOff { .. })), Effect::PowerOff),
-            (has(|action| matches!(action, Action::PowerOn | Action::BootFromNetwork { .. })), Effect::PowerOn),
+            (has(|action| matches!(action, Action::PowerOn | Action::BootFromNetwork { .. } | Action::ClearBootOverride)), Effect::PowerOn),
             (!part.held.is_empty(), Effect::Held),
             (has(|action| matches!(action, Action::Release)), Effect::Release),
             (has(|action| matches!(action, Action::Rename { .. })), Effect::Rename),

@@ -52,6 +52,10 @@ machines:
     redfish.boot_from_network(&target, BootMode::UEFI).await.unwrap();
     let boot = redfish.observe(&target, now).await.boot_override;
     assert_eq!(boot.known().map(|boot| (boot.target.as_str(), boot.enabled.as_str())), Some(("Pxe", "Once")));
+    redfish.clear_boot_override(&target).await.unwrap();
+    let boot = redfish.observe(&target, now).await.boot_override;
+    assert_eq!(boot.known().map(|boot| boot.enabled.as_str()), Some("Disabled"), "taken back");
+    redfish.clear_boot_override(&target).await.unwrap();
     redfish.power(&target, PowerCommand::On).await.unwrap();
     redfish.close().await;
 }

@@ -38,6 +38,10 @@ pub struct Iron {
     pub serial: Option<String>,
     pub macs: Vec<Mac>,
     pub obeys: Obeys,
+    /// Target and how long, such as `Pxe` and `Continuous`.
+    pub boot_override: Option<(String, String)>,
+    pub firmware: Vec<FirmwareVersion>,
+    pub disks: Option<Vec<ObservedDisk>>,
     /// Ignores a graceful shutdown.
     pub stubborn: bool,
 }
@@ -121,6 +125,9 @@ impl World {
             serial: machine.identity.serial.clone(),
             macs: machine.nics.iter().map(|nic| nic.mac).collect(),
             obeys: Obeys::Yes,
+            boot_override: None,
+            firmware: Vec::new(),
+            disks: None,
             stubborn: false,
         };
         self.iron.entry(machine.name.clone()).or_insert(iron);
@@ -137,6 +144,10 @@ impl World {
                 if !iron.identity_gap {
                     seen.identity = Seen::Known(ObservedIdentity { serial: iron.serial.clone(), ..ObservedIdentity::default() });
                 }
+                let (target, enabled) = iron.boot_override.clone().unwrap_or_else(|| ("None".to_owned(), "Disabled".to_owned()));
+                seen.boot_override = Seen::Known(BootOverride { target, enabled, mode: None });
+                seen.firmware = Seen::Known(iron.firmware.clone());
+                seen.disks = iron.disks.clone().map_or(Seen::Unknown(Unknown::NotReported), Seen::Known);
                 let nic = |mac: &Mac| ObservedNic { name: "nic".to_owned(), mac: *mac, link_up: None };
                 seen.nics = Seen::Known(iron.macs.iter().map(nic).collect());
             }
@@ -215,7 +226,7 @@ impl World {
             }
             Action::Witness { attempt, rung } => Fact::Saw { attempt: attempt.clone(), evidence: plain_evidence(*rung) },
             Action::EndAttempt { attempt, end } => Fact::Concluded { attempt: attempt.clone(), end: end.clone() },
-            Action::PowerOn | Action::PowerOff { .. } | Action::BootFromNetwork { .. } => {
+            Action::PowerOn | Action::PowerOff { .. } | Action::BootFromNetwork { .. } | Action::ClearBootOverride => {
                 let intention = self.append(Fact::Intended { step: step.clone() });
                 let outcome = self.command(step);
                 if !crash {
@@ -245,6 +256,7 @@ impl World {
         }
         match step.action {
             Action::PowerOn => iron.power = PowerState::On,
+            Action::ClearBootOverride => iron.boot_override = None,
             Action::PowerOff { force } if force || !iron.stubborn => iron.power = PowerState::Off,
             _ => {}
         }

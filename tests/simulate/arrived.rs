@@ -117,6 +117,8 @@ fn rightly(world: &World, force: &Pushed, machine: &Machine, body: usize, held: 
             let failed = force.meant.get(&other.name).is_some_and(|body| world.site.bystander.failed.contains_key(body));
             held || wrong || failed || (off && other.power == PowerIntent::On && !corrected)
         }),
+        // It is tried again by itself, and no sooner.
+        Held::Damped { .. } => force.fleet.settings.drift.power == DriftPolicy::Correct,
         Held::Unclear { .. } => true,
         // None of this is in these histories.
         Held::OnHold { .. }

@@ -299,7 +299,7 @@ fn facts_of(step: &Step, fleet: &Fleet) -> Option<Vec<Fact>> {
             vec![Fact::Saw { attempt: attempt.clone(), evidence: crate::plan_world::plain_evidence(*rung) }]
         }
         Action::EndAttempt { attempt, end } => vec![Fact::Concluded { attempt: attempt.clone(), end: end.clone() }],
-        Action::PowerOn | Action::PowerOff { .. } | Action::BootFromNetwork { .. } => return None,
+        Action::PowerOn | Action::PowerOff { .. } | Action::BootFromNetwork { .. } | Action::ClearBootOverride => return None,
     })
 }
 

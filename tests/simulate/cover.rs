@@ -71,6 +71,7 @@ const EXPECTED: &[&str] = &[
     "held quarantined",
     "held journal lost",
     "held unproved",
+    "held damped",
     // Why.
     "reason new machine",
     "reason install on claim",
@@ -212,6 +213,7 @@ fn kind(held: &Held) -> &'static str {
         Held::Paused { .. } => "held: paused",
         Held::Wave { .. } => "held: wave",
         Held::Unlawful { .. } => "held: unlawful",
+        Held::Damped { .. } => "held damped",
         // Only where an earlier release kept the journal.
         Held::ConfigurationUnclear { .. } => "held: configuration unclear",
     }
@@ -230,6 +232,8 @@ fn reason(reason: &Reason) -> &'static str {
         Reason::SameHardware => "reason same hardware",
         Reason::HardwareChanged => "reason hardware changed",
         Reason::Replaced => "reason replaced",
+        // No boot override of another is in these histories.
+        Reason::BootDrift { .. } => "reason boot drift",
         Reason::NextInstall => "reason next install",
     }
 }
@@ -242,6 +246,7 @@ fn action(action: &Action) -> &'static str {
         Action::NoteHardware { .. } => "action note hardware",
         Action::NoteConfiguration { deferred: Some(_), .. } => "action leave configuration to the next install",
         Action::NoteConfiguration { deferred: None, .. } => "action note configuration",
+        Action::ClearBootOverride => "action take back boot override",
         Action::PowerOn => "action power on",
         Action::PowerOff { force: false } => "action shut down",
         Action::PowerOff { force: true } => "action power off",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Violation, budgets::rollout_of, hardware::same_hardware};
+use super::{Violation, budgets::rollout_of, hardware::same_hardware, later::may_wait};
 use crate::model::{After, AttemptEnd, Machine, MachineHistory, Plan, Risk};
 use crate::plan::Input;
 
@@ -67,7 +67,7 @@ fn member(input: &Input<'_>, machine: &Machine, after: &After) -> Member {
     let last = own.and_then(|own| own.attempts.last()?.end.as_ref());
     Member {
         open: history.and_then(MachineHistory::open_attempt).is_some(),
-        other: own.is_some_and(|own| own.installed != declared),
+        other: own.is_some_and(|own| own.installed != declared && !may_wait(machine, own)),
         // One that was adopted after a failure holds what it should.
         failed: ended.is_some_and(|ended| Some(ended.generation) == declared && ended.end.as_ref().is_some_and(failed))
             && own.is_some_and(|own| own.installed != declared),

@@ -3,6 +3,13 @@
 use super::Reader;
 use crate::model::{Attempt, AttemptEnd, Basis, Generation, Machine, MachineHistory, OnConfigChange, Rung};
 
+/// Whether a machine whose disk holds another generation than declared may be as it should all the same.
+pub(super) fn may_wait(machine: &Machine, history: &MachineHistory) -> bool {
+    let (Some(install), Some(installed)) = (&machine.install, history.installed) else { return false };
+    let same = history.basis.is_none_or(|basis| basis == install.basis());
+    (machine.upkeep.on_config_change == OnConfigChange::NextInstall && same) || history.deferred == Some((installed, install.generation))
+}
+
 impl Reader<'_, '_> {
     /// All that is said anywhere of what in this generation is not configuration.
     fn said_of(&self, history: &MachineHistory, generation: Generation) -> Vec<Basis> {

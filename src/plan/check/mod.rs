@@ -4,6 +4,7 @@
 mod after;
 mod brake;
 mod budgets;
+mod drift;
 mod hardware;
 mod later;
 mod waves;
@@ -111,6 +112,7 @@ impl Reader<'_, '_> {
         if step.risk() >= Risk::Settings {
             self.touches(step);
         }
+        self.correction(step);
         match &step.action {
             Action::Claim { installed } => self.claim(*installed, &step.reason),
             Action::NoteHardware { hardware } => self.hardware(hardware),
@@ -119,6 +121,7 @@ impl Reader<'_, '_> {
             Action::Rename { from } => self.rename(from),
             Action::PowerOn => self.power_on(),
             Action::PowerOff { .. } => self.power_off(),
+            Action::ClearBootOverride => self.clear_boot_override(),
             Action::BootFromNetwork { mode } => self.boot_from_network(*mode),
             Action::BeginAttempt { attempt, generation } => {
                 self.require(attempt.machine == *self.name, 9, "the attempt is for another machine");
