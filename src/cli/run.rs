@@ -15,7 +15,7 @@ use crate::{
     bmc::Redfish,
     boot::Server,
     engine::{self, Engine, Live, Ports},
-    git::{GitNotes, GitSource},
+    git::{GitNotes, GitSource, remove_left_locks},
     journal::SqliteJournal,
     ports::{Boot, Journal, Notes},
 };
@@ -90,13 +90,14 @@ impl Controller {
     /// # Errors
     /// Something can't be opened or bound. Nothing was done to any machine then.
     pub async fn start(config: Config, journal: Arc<dyn Journal>) -> anyhow::Result<Self> {
-        let clock = Arc::new(SystemClock);
+        let clock = Arc::new(SystemClock::default());
         let live = Live::open(journal, Arc::new(config.brake()), clock.clone(), config.bmc.write_timeout + LAST_WORD);
         let live = live.await.context("can't read the journal")?;
         let listener = api::bind(&config.api).await?;
         let api = listener.local_addr()?;
         let secrets = Arc::new(LocalSecrets::default());
         let clone = config.clone_dir();
+        remove_left_locks(&clone).with_context(|| format!("can't remove locks that were left behind in our clone {}", clone.display()))?;
         let source = Arc::new(GitSource::open(config.repository.clone(), &clone)?);
         let notes: Arc<dyn Notes> = Arc::new(GitNotes::open(config.repository.clone(), &clone, config.site.clone())?);
         let bmc = Arc::new(Redfish::new(config.bmc.clone(), secrets.clone())?);

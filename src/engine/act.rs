@@ -118,7 +118,7 @@ impl Actors {
             let known: Vec<Fact> = machine.steps.iter().map_while(|step| facts_of(step, fleet)).flatten().collect();
             if known.is_empty() { orders.push(machine) } else { facts.extend(known) }
         }
-        let wrote = self.live.ledger.append_decided(self.ports.clock.now(), decided, facts).await?;
+        let wrote = self.live.ledger.append_decided(self.live.now(), decided, facts).await?;
         self.told.extend(wrote.iter().map(|record| record.fact.machine().clone()));
         for machine in orders {
             if let Some(step) = machine.steps.first() {
@@ -175,7 +175,7 @@ async fn execute(live: &Live, ports: &Ports, decided: Decided, target: &BmcTarge
     if live.brake().has_moved() {
         return;
     }
-    let intended = live.ledger.append_decided(ports.clock.now(), decided, vec![Fact::Intended { step: step.clone() }]).await;
+    let intended = live.ledger.append_decided(live.now(), decided, vec![Fact::Intended { step: step.clone() }]).await;
     let intention = match intended.map(|records| records.last().map(|record| record.seq)) {
         Ok(Some(seq)) => seq,
         // Something newer is known of the machine, or another commit is in force.
@@ -201,7 +201,7 @@ async fn execute(live: &Live, ports: &Ports, decided: Decided, target: &BmcTarge
     if let (true, Action::BootFromNetwork { .. }) = (done, &step.action) {
         facts.extend(boot_set(live, &machine));
     }
-    if let Err(error) = live.ledger.append(ports.clock.now(), decided.commit, facts).await {
+    if let Err(error) = live.ledger.append(live.now(), decided.commit, facts).await {
         tracing::error!(%machine, error = &error as &dyn std::error::Error, "outcome can't be written to the journal");
     }
 }

@@ -16,7 +16,7 @@ use super::{
     source::chain,
 };
 use crate::{
-    model::{AttemptId, CommitId, Fact, History, MachineName, Record, RetryClass, Timestamp},
+    model::{AttemptId, CommitId, Fact, History, MachineName, Record, RetryClass, SignedDuration, Timestamp},
     ports::{Journal, JournalError},
 };
 
@@ -110,6 +110,16 @@ impl Ledger {
     /// Notes whether there was a journal before this empty one: nothing is installed on claim then.
     pub fn mark_lost(&self, lost: bool) {
         lock(&self.shared.known).history.lost = lost;
+    }
+
+    /// The clock was set by so much.
+    pub(super) fn shift(&self, by: SignedDuration) {
+        lock(&self.shared.known).history.shift(by);
+    }
+
+    /// Moves what is known out of the future; gives by how much.
+    pub(super) fn not_after(&self, now: Timestamp) -> Option<SignedDuration> {
+        lock(&self.shared.known).history.not_after(now)
     }
 
     /// Appends `facts` as one transaction and applies them.

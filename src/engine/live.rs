@@ -9,13 +9,17 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
 
-use super::{Ledger, brake::BrakeWatch, observe::Observations};
+use super::{Ledger, brake::BrakeWatch, clock::ClockWatch, observe::Observations};
 use crate::{
     model::{
-        Action, AttemptId, Evidence, Fact, History, MachineHistory, MachineName, Outcome, Plan, Progress, SignedDuration, Status, Timestamp,
+        Action, AttemptId, Evidence, Fact, HandoffName, History, MachineHistory, MachineName, Outcome, Plan, Progress, SignedDuration,
+        Status, Timestamp,
     },
     ports::{BrakeLever, Clock, Journal, JournalError, Witness, WitnessError},
 };
+
+/// Between two looks whether the clock was set. Until then the boot server takes tickets for expired, and agents ask again.
+const CLOCK_LOOK: Duration = Duration::from_millis(500);
 
 /// What a turn found: the plan that it executed and the status after it.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +42,9 @@ pub struct Live {
     pub(super) view: watch::Sender<Option<View>>,
     progress: Mutex<BTreeMap<AttemptId, (Timestamp, Progress)>>,
     clock: Arc<dyn Clock>,
+    set: ClockWatch,
+    /// When the engine began to follow agents.
+    since: Mutex<Timestamp>,
     brake: Arc<BrakeWatch>,
 }
 
@@ -53,16 +60,57 @@ impl Live {
         clock: Arc<dyn Clock>,
         order_limit: Duration,
     ) -> Result<Arc<Self>, JournalError> {
+        let ledger = Ledger::open(journal).await?;
+        let now = clock.now();
+        if let Some(ahead) = ledger.not_after(now) {
+            tracing::warn!(%now, ?ahead, "the clock is behind the journal: it was set back; what is known is counted from now");
+        }
         Ok(Arc::new(Self {
-            ledger: Ledger::open(journal).await?,
+            ledger,
             seen: Observations::default(),
             order_limit,
             wake: Notify::new(),
             view: watch::Sender::new(None),
             progress: Mutex::default(),
             clock,
+            set: ClockWatch::default(),
+            since: Mutex::new(now),
             brake: Arc::new(BrakeWatch::new(lever)),
         }))
+    }
+
+    /// The time now. A clock that was set since the last look has taken with it all that is known.
+    pub(super) fn now(&self) -> Timestamp {
+        let (now, set) = self.set.read(self.clock.as_ref());
+        if let Some(by) = set {
+            tracing::warn!(%now, ?by, "the clock was set: what is known moves with it, and no wait is over or longer for that");
+            let moved = |at: &mut Timestamp| *at = at.checked_add(by).unwrap_or(now);
+            self.ledger.shift(by);
+            self.seen.shift(by);
+            self.progress.lock().unwrap_or_else(PoisonError::into_inner).values_mut().for_each(|(at, _)| moved(at));
+            moved(&mut self.since.lock().unwrap_or_else(PoisonError::into_inner));
+            self.wake.notify_one();
+        }
+        now
+    }
+
+    /// Looks every moment whether the clock was set; never returns.
+    pub(super) async fn watch_clock(&self) {
+        loop {
+            self.now();
+            tokio::time::sleep(CLOCK_LOOK).await;
+        }
+    }
+
+    /// When the engine began to follow agents. It was deaf before, so their silence counts from then.
+    pub(super) fn since(&self) -> Timestamp {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Agents are followed from now on.
+    pub(super) fn begin(&self) {
+        let now = self.now();
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
     /// The local brake.
@@ -159,7 +207,7 @@ fn is_new(history: &History, attempt: &AttemptId, evidence: &Evidence) -> Result
 impl Witness for Live {
     async fn saw(&self, attempt: &AttemptId, evidence: Evidence) -> Result<(), WitnessError> {
         let rung = evidence.rung();
-        let now = self.clock.now();
+        let now = self.now();
         let (about, order_limit) = (attempt.clone(), self.order_limit);
         let brake = self.brake.clone();
         let decide = move |history: &History, wanted: &BTreeSet<AttemptId>| {
@@ -185,7 +233,7 @@ impl Witness for Live {
     }
 
     async fn failed(&self, attempt: &AttemptId, wrote: bool, code: &str, why: &str) -> Result<(), WitnessError> {
-        let now = self.clock.now();
+        let now = self.now();
         let (about, reported, reason) = (attempt.clone(), code.to_owned(), why.to_owned());
         let decide = move |history: &History, _: &BTreeSet<AttemptId>| {
             let commit = commit_of(history, &about)?;
@@ -204,8 +252,43 @@ impl Witness for Live {
         Ok(())
     }
 
+    async fn published(&self, machine: &MachineName, attempt: &AttemptId, names: &BTreeSet<HandoffName>) -> Result<(), WitnessError> {
+        let (about, id, said) = (machine.clone(), attempt.clone(), names.clone());
+        let decide = move |history: &History, _: &BTreeSet<AttemptId>| {
+            let known = history.machines.get(&about);
+            let life = known.and_then(MachineHistory::life).filter(|life| life.id == id);
+            let Some((known, life)) = known.zip(life) else { return Err(WitnessError::NotOpen { attempt: id }) };
+            let is_known = |name: &HandoffName| known.published.get(name).is_some_and(|known| known.attempt == id && known.lost.is_none());
+            let names: BTreeSet<HandoffName> = said.into_iter().filter(|name| !is_known(name)).collect();
+            Ok((!names.is_empty()).then(|| (life.commit, Fact::Published { machine: about, attempt: id.clone(), names })))
+        };
+        let written = self.ledger.decide(self.clock.now(), machine, decide).await?;
+        tracing::info!(%attempt, names = ?names.iter().map(HandoffName::as_str).collect::<Vec<_>>(), new = written, "published");
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    async fn values_lost(&self, machine: &MachineName, attempt: &AttemptId, names: &BTreeSet<HandoffName>) -> Result<(), WitnessError> {
+        let (about, id, names) = (machine.clone(), attempt.clone(), names.clone());
+        let decide = move |history: &History, _: &BTreeSet<AttemptId>| {
+            let known = history.machines.get(&about);
+            let is_there = |name: &&HandoffName| {
+                let known = known.and_then(|known| known.published.get(*name));
+                known.is_some_and(|known| known.attempt == id && known.lost.is_none())
+            };
+            let names: BTreeSet<HandoffName> = names.iter().filter(is_there).cloned().collect();
+            let commit = known.and_then(MachineHistory::life).map(|life| life.commit);
+            let Some(commit) = commit.filter(|_| !names.is_empty()) else { return Ok::<_, WitnessError>(None) };
+            Ok(Some((commit, Fact::ValuesLost { machine: about, attempt: id, names })))
+        };
+        if self.ledger.decide(self.clock.now(), machine, decide).await? {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
     fn progress(&self, attempt: &AttemptId, progress: Progress) {
-        let now = self.clock.now();
+        let now = self.now();
         self.progress.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt.clone(), (now, progress));
     }
 
@@ -291,6 +374,32 @@ mod tests {
         let done = Fact::Ended { machine: name(), intention: 5, outcome: Outcome::Done };
         live.ledger.append(AT + Duration::from_secs(1), COMMIT, vec![done]).await.unwrap();
         live.saw(&attempt(), writing()).await.unwrap();
+    }
+
+    fn names(names: &[&str]) -> BTreeSet<HandoffName> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_published_is_written_down_once_and_only_of_the_system_on_the_disk() {
+        let live = with(Vec::new()).await;
+        let refused = live.published(&name(), &attempt(), &names(&["token"])).await;
+        assert!(matches!(refused, Err(WitnessError::NotOpen { .. })), "nothing is installed yet");
+        let written = Evidence::Written { digest: crate::model::Digest::of(b"image"), bytes: 1 };
+        live.ledger.append(AT, COMMIT, vec![saw(writing()), saw(written)]).await.unwrap();
+        let records = || live.ledger.with(|history| history.seq);
+        let before = records();
+        live.published(&name(), &attempt(), &names(&["token"])).await.unwrap();
+        live.published(&name(), &attempt(), &names(&["token"])).await.unwrap();
+        assert_eq!(records(), before + 1);
+        let known = || live.ledger.with(|history| history.machines[&name()].published.clone());
+        live.values_lost(&name(), &attempt(), &names(&["token", "other"])).await.unwrap();
+        live.values_lost(&name(), &attempt(), &names(&["token"])).await.unwrap();
+        assert_eq!((records(), known().values().all(|said| said.lost.is_some())), (before + 2, true));
+        live.published(&name(), &attempt(), &names(&["token"])).await.unwrap();
+        assert!(known().values().all(|said| said.lost.is_none() && said.seq == before + 3));
+        let other = AttemptId { number: 7, ..attempt() };
+        assert!(matches!(live.published(&name(), &other, &names(&["token"])).await, Err(WitnessError::NotOpen { .. })));
     }
 
     #[tokio::test]

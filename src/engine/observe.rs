@@ -14,7 +14,7 @@ use tokio::{sync::Notify, sync::Semaphore, task::JoinHandle};
 
 use super::{Live, Pace};
 use crate::{
-    model::{BmcTarget, Fleet, MachineName, Observation, Unknown},
+    model::{BmcTarget, Fleet, MachineName, Observation, SignedDuration, Unknown},
     ports::{Bmc, Clock},
 };
 
@@ -45,6 +45,14 @@ impl Observations {
                 all.insert(machine.clone(), observation);
                 true
             }
+        }
+    }
+
+    /// The clock was set by so much.
+    pub(super) fn shift(&self, by: SignedDuration) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for observation in all.values_mut() {
+            observation.at = observation.at.checked_add(by).unwrap_or(observation.at);
         }
     }
 

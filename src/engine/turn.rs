@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     Config, Live, Ports, View,
@@ -47,7 +47,6 @@ pub struct Engine {
     actors: Actors,
     origin: Origin,
     noter: Option<Noter>,
-    started: Timestamp,
 }
 
 impl Engine {
@@ -57,12 +56,14 @@ impl Engine {
         let follower = Follower::start(live.clone(), &ports).await;
         let observers = Observers::new(live.clone(), ports.bmc.clone(), ports.clock.clone(), config.pace);
         let actors = Actors::new(live.clone(), ports.clone(), config.pace.bmc_concurrency);
-        let started = ports.clock.now();
-        Self { config, live, ports, follower, observers, actors, origin, noter: None, started }
+        live.begin();
+        Self { config, live, ports, follower, observers, actors, origin, noter: None }
     }
 
     /// Turns until `stop`, then ends in order: no new step, orders on their way are waited for, notes are pushed, sessions closed.
     pub async fn run(mut self, stop: CancellationToken) {
+        let live = self.live.clone();
+        let _clock = AbortOnDropHandle::new(tokio::spawn(async move { live.watch_clock().await }));
         while !stop.is_cancelled() {
             let again = self.turn().await;
             if again {
@@ -90,13 +91,13 @@ impl Engine {
     fn rest(&self) -> Duration {
         let view = self.live.view.borrow();
         let waits = view.iter().flat_map(|view| view.plan.machines.values()).filter_map(|machine| machine.waiting.as_ref()?.until);
-        let due = waits.min().map(|until| until.duration_since(self.ports.clock.now()));
+        let due = waits.min().map(|until| until.duration_since(self.live.now()));
         due.map_or(HEARTBEAT, |due| Duration::try_from(due).unwrap_or_default().clamp(SHORTEST, HEARTBEAT))
     }
 
     /// One turn. True when the next should follow at once.
     async fn turn(&mut self) -> bool {
-        let now = self.ports.clock.now();
+        let now = self.live.now();
         self.live.ledger.try_again().await;
         let settled = self.origin.is_settled(&self.live).await;
         if let (None, true, Some(notes)) = (&self.noter, settled, &self.ports.notes) {
@@ -139,7 +140,7 @@ impl Engine {
         let seen = self.live.seen.read();
         let progress = self.live.progress_now();
         self.live.ledger.with(|history| {
-            let alive = signs_of_life(history, &progress, self.started);
+            let alive = signs_of_life(history, &progress, self.live.since());
             let input = Input {
                 commit: &force.commit,
                 fleet: &force.fleet,
@@ -213,6 +214,12 @@ impl Engine {
             Change::Rejected(rejected) => {
                 let in_force = self.follower.in_force().map(|force| force.commit.id);
                 noter.send(rejected.commit.id, note::rejected(&self.config.site, &rejected.problems, in_force, now));
+            }
+            Change::Refused(refusal) => {
+                let in_force = self.follower.in_force().map(|force| force.commit.id);
+                for commit in std::collections::BTreeSet::from([refusal.verdict.id, refusal.tip]) {
+                    noter.send(commit, note::refused(&self.config.site, refusal, in_force, now));
+                }
             }
             Change::Adopted { before, skipped } => {
                 if let Some(force) = self.follower.in_force() {

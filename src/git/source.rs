@@ -11,11 +11,14 @@ use git2::{Oid, Repository};
 
 use crate::{
     model::{CommitId, RetryClass, Snapshot},
-    ports::{Source, SourceError},
+    ports::{Examiner, Source, SourceError},
+    trust::Signers,
 };
 
 use super::{
-    Config, GitError, nearby, own_clone, refspec,
+    Config, GitError, nearby, own_clone,
+    range::Range,
+    refspec,
     remote::{Heads, Session},
     tree::TreeReader,
     url::Kind,
@@ -27,6 +30,8 @@ use super::{
 /// Asking when nothing changed costs one listing of refs; a change costs what changed, not what the fleet is.
 pub struct GitSource {
     inner: Arc<Mutex<Inner>>,
+    dir: PathBuf,
+    root: Option<Arc<Signers>>,
     watch: Watch,
     poll: Duration,
 }
@@ -43,16 +48,17 @@ impl GitSource {
     /// Opens the clone in `clone_dir`, making it if it is not there. Does not speak to the remote yet.
     ///
     /// # Errors
-    /// The folder holds something else, or can't be written.
+    /// The folder holds something else, or can't be written; or the configuration names signers that can't be read.
     pub fn open(config: Config, clone_dir: &Path) -> Result<Self, SourceError> {
         if !git2::Reference::is_valid_name(&refspec::branch(&config.branch)) {
             return Err(GitError::new(RetryClass::Stalled, format!("{:?} is not the name of a branch", config.branch)).into());
         }
+        let root = config.allowed_signers.as_deref().map(root_of_trust).transpose()?;
         let repository = own_clone::open(&config, clone_dir)?;
         let watch = Watch::of(&config.url);
         let poll = Duration::try_from(config.poll).unwrap_or_default().max(Duration::from_secs(1));
         let inner = Inner { config, dir: clone_dir.into(), repository, reader: TreeReader::default(), last: None };
-        Ok(Self { inner: Arc::new(Mutex::new(inner)), watch, poll })
+        Ok(Self { inner: Arc::new(Mutex::new(inner)), dir: clone_dir.into(), root, watch, poll })
     }
 
     /// How many blobs were read from the clone since it was opened: what changes cost.
@@ -81,8 +87,37 @@ impl Source for GitSource {
         self.blocking(move |inner| inner.at(id)).await
     }
 
+    async fn examine(&self, base: Option<CommitId>, tip: CommitId, look: Examiner) -> Result<(), SourceError> {
+        let dir = self.dir.clone();
+        // By a door of its own: who asks for the newest commit meanwhile does not wait.
+        let work = move || {
+            let repository =
+                Repository::open_bare(&dir).map_err(|source| GitError::here(&format!("open our clone {}", dir.display()), source))?;
+            look(&Range::of(&repository, base.map(oid).transpose()?, oid(tip)?)?);
+            Ok::<(), GitError>(())
+        };
+        let done = tokio::task::spawn_blocking(work).await;
+        Ok(done.map_err(|source| GitError::caused(RetryClass::Failed, "looking at commits ended early", source))??)
+    }
+
+    fn root_of_trust(&self) -> Option<Arc<Signers>> {
+        self.root.clone()
+    }
+
     async fn changed(&self) {
         self.watch.changed(self.poll).await;
+    }
+}
+
+/// Reads a file of allowed signers on this host.
+fn root_of_trust(path: &Path) -> Result<Arc<Signers>, GitError> {
+    let doing = || format!("can't read allowedSigners {}", path.display());
+    let bytes = std::fs::read(path).map_err(|source| GitError::caused(RetryClass::Stalled, doing(), source))?;
+    let (signers, bad) = Signers::of_file(&bytes);
+    match bad.first() {
+        Some(line) => Err(GitError::new(RetryClass::Stalled, format!("{}, line {}: {}", doing(), line.line, line.message))),
+        None if signers.is_empty() => Err(GitError::new(RetryClass::Stalled, format!("{}: nobody is allowed to sign", doing()))),
+        None => Ok(Arc::new(signers)),
     }
 }
 
@@ -172,15 +207,15 @@ impl Inner {
 
     fn check_history(&self, in_force: Option<Oid>, tip: Oid, allow_force_push: bool) -> Result<(), GitError> {
         let Some(in_force) = in_force.filter(|commit| *commit != tip) else { return Ok(()) };
-        let descends = self.has(in_force)?
-            && self
-                .repository
-                .graph_descendant_of(tip, in_force)
-                .map_err(|source| GitError::here(&format!("compare {tip} with {in_force}"), source))?;
-        if descends {
+        let compared = |source| GitError::here(&format!("compare {tip} with {in_force}"), source);
+        let known = self.has(in_force)?;
+        if known && self.repository.graph_descendant_of(tip, in_force).map_err(compared)? {
             return Ok(());
         }
         let Config { url, branch, .. } = &self.config;
+        if known && self.is_unrelated(in_force, tip).map_err(compared)? {
+            return Err(unrelated(&format!("{branch} at {url}"), in_force, tip));
+        }
         if allow_force_push {
             tracing::warn!(%url, branch, from = %in_force, to = %tip, "history was rewritten, which the fleet allows");
             return Ok(());
@@ -190,6 +225,15 @@ impl Inner {
              that descends from {in_force} (for example a merge). To follow rewritten histories, set `allowForcePush: true` in a Fleet document on top of {in_force} first"
         );
         Err(GitError::new(RetryClass::Stalled, message))
+    }
+
+    /// Whether two commits have no ancestor in common.
+    fn is_unrelated(&self, one: Oid, other: Oid) -> Result<bool, git2::Error> {
+        match self.repository.merge_base(one, other) {
+            Ok(_) => Ok(false),
+            Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Holds a commit in our clone whatever the remote does.
@@ -205,6 +249,16 @@ impl Inner {
         let odb = self.repository.odb().map_err(|source| GitError::here(&format!("read {}", self.dir.display()), source))?;
         Ok(odb.exists(commit))
     }
+}
+
+/// Another repository in the place of ours, which no setting of ours allows: its machines are others, and all of ours are missing there.
+fn unrelated(branch: &str, in_force: Oid, tip: Oid) -> GitError {
+    let message = format!(
+        "{branch} is another repository: {tip} has no commit in common with {in_force}, which stays in force; nobody is released, nothing is \
+         installed. If that is not meant, put the former repository back or correct `repository.url`. If it is: merge the history of \
+         {in_force} into it (`git merge --strategy ours --allow-unrelated-histories {in_force}`), push, and read the plan first"
+    );
+    GitError::new(RetryClass::Stalled, message)
 }
 
 fn find(heads: &Heads, name: &str) -> Option<Oid> {

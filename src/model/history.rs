@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, AttemptEnd, AttemptId, Basis, CommitId, DiskProof, Evidence, Generation, MachineName, Outcome, Rung, Step, Timestamp};
+use super::{
+    Action, AttemptEnd, AttemptId, Basis, CommitId, DiskProof, Evidence, Generation, HandoffName, MachineName, Outcome, Published, Rung,
+    Step, Timestamp,
+};
 
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +118,24 @@ pub enum Fact {
         /// How.
         end: AttemptEnd,
     },
+    /// An installed system published values for others. They are kept elsewhere; only their names are here (law 14).
+    Published {
+        /// The machine.
+        machine: MachineName,
+        /// The attempt that installed that system.
+        attempt: AttemptId,
+        /// What was published.
+        names: BTreeSet<HandoffName>,
+    },
+    /// Published values are not there any more, although nobody withdrew them.
+    ValuesLost {
+        /// The machine.
+        machine: MachineName,
+        /// The attempt whose system published them.
+        attempt: AttemptId,
+        /// Which.
+        names: BTreeSet<HandoffName>,
+    },
 }
 
 impl Fact {
@@ -124,6 +145,8 @@ impl Fact {
             Fact::Claimed { machine, .. }
             | Fact::Released { machine }
             | Fact::HardwareChanged { machine, .. }
+            | Fact::Published { machine, .. }
+            | Fact::ValuesLost { machine, .. }
             | Fact::ConfigurationNoted { machine, .. }
             | Fact::Ended { machine, .. } => machine,
             Fact::Renamed { to, .. } => to,
@@ -145,6 +168,8 @@ pub struct History {
     pub numbers: BTreeMap<MachineName, u32>,
     /// `seq` of the last record.
     pub seq: u64,
+    /// When the last record was written, by the clock as it is set now.
+    pub at: Option<Timestamp>,
     /// True when the journal is empty although notes of ours exist.
     pub lost: bool,
     /// By group (a rollout's name, empty for machines without one): earlier commits whose rollout the commit in force goes on with, so that
@@ -183,6 +208,8 @@ pub struct MachineHistory {
     /// Later steps that may have changed its power, the last of each kind, and when they were begun: their end was not recorded, or the
     /// BMC did not answer in time.
     pub unsure: Vec<(Timestamp, Step)>,
+    /// Values that the system on its disk published. Gone with that system.
+    pub published: BTreeMap<HandoffName, Published>,
 }
 
 /// One attempt at an install or a wipe.
@@ -198,6 +225,8 @@ pub struct Attempt {
     pub basis: Option<Basis>,
     /// When it began.
     pub began: Timestamp,
+    /// Number of the record that says so.
+    pub seq: u64,
     /// Evidence, in order.
     pub evidence: Vec<(Timestamp, Evidence)>,
     /// A failure that the agent or a step reported.
@@ -260,6 +289,9 @@ impl History {
     pub fn apply(&mut self, record: &Record) {
         self.seq = record.seq;
         let at = record.at;
+        // Written after the others, and before them by the clock: it was set back in between.
+        self.not_after(at);
+        self.at = self.at.max(Some(at));
         match &record.fact {
             Fact::Released { machine } => {
                 self.leave(machine);

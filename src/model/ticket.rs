@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt, net::Ipv4Addr, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentCommand, AgentHello, BadIdent, CommitId, DhcpMode, DiskHint, Evidence, Generation, Install, Mac, MachineName, Network,
-    NetworkName, ObservedDisk, Rung, Timestamp, WipeOrder, same_uuid,
+    AgentCommand, AgentHello, BadIdent, CommitId, DhcpMode, DiskHint, Evidence, Generation, HandoffTable, Install, Mac, MachineName,
+    Network, NetworkName, ObservedDisk, Rung, Timestamp, WipeOrder, same_uuid,
 };
 
 /// One attempt at installing one machine: the machine's name and a number that only grows, as `web-01#3`.
@@ -132,7 +132,9 @@ impl Ticket {
         }
         let (attempt, keep) = (self.attempt.clone(), self.keep.clone());
         match self.work.clone() {
-            Work::Install { install, system } => AgentCommand::Install { attempt, install, system, keep, call_home: call_home.to_owned() },
+            Work::Install { install, system } => {
+                AgentCommand::Install { attempt, install, system, keep, call_home: call_home.to_owned(), handoff: None }
+            }
             Work::Wipe(order) => AgentCommand::Wipe { attempt, method: order.method, targets: order.targets, keep },
         }
     }
@@ -220,6 +222,9 @@ pub struct BootTable {
     pub tickets: BTreeMap<Mac, Ticket>,
     /// Installed generations by attempt, for call-homes of systems whose ticket is gone.
     pub installed: BTreeMap<AttemptId, Generation>,
+    /// Who may publish values, and whose values go to whom.
+    #[serde(default)]
+    pub handoffs: HandoffTable,
 }
 
 impl BootTable {

@@ -46,6 +46,8 @@ pub struct Node {
     pub fingerprint: Option<String>,
     /// The secret with the BMC's password: `bmc` is right, `wrong` is not.
     pub credentials: &'static str,
+    /// Where the manifest says that the BMC is, if not where it is.
+    pub bmc: Option<String>,
 }
 
 impl Node {
@@ -64,6 +66,7 @@ impl Node {
             faults: Vec::new(),
             fingerprint: None,
             credentials: "bmc",
+            bmc: None,
         }
     }
 
@@ -123,7 +126,7 @@ impl Lab {
         self.folder.path().join(part)
     }
 
-    fn make_repository(&self) {
+    pub fn make_repository(&self) {
         let bare = self.path("fleet.git");
         git(self.folder.path(), &["init", "--quiet", "--bare", "--initial-branch=main", bare.to_str().unwrap()]);
         let work = self.path("work");
@@ -155,7 +158,8 @@ impl Lab {
     fn manifest(&self, node: &Node) -> String {
         let name = MachineName::new(&node.name).unwrap();
         let info = self.simulator.machines().into_iter().find(|machine| machine.name == name).unwrap();
-        let (bmc, index) = (info.bmc, self.nodes.iter().position(|other| other.name == node.name).unwrap());
+        let index = self.nodes.iter().position(|other| other.name == node.name).unwrap();
+        let address = node.bmc.clone().unwrap_or_else(|| format!("https://{}", info.bmc));
         let fingerprint = node.fingerprint.clone().unwrap_or_else(|| self.fingerprint().to_string());
         let serial = node.serial.clone().unwrap_or_else(|| format!("SN-{}", node.name));
         let Node { mode, on_claim, image, rebuild, power, disk, credentials, .. } = node;
@@ -166,7 +170,7 @@ metadata: {{name: {name}, labels: {{role: lab}}}}
 spec:
   image: {image}
   identity: {{serial: {serial}}}
-  bmc: {{address: \"https://{bmc}\", credentials: {credentials}, fingerprint: {fingerprint}}}
+  bmc: {{address: \"{address}\", credentials: {credentials}, fingerprint: {fingerprint}}}
   nics: [{{name: lan0, mac: \"{}\", network: lab, address: {}, boot: true}}]
   disks: {{system: {disk}}}
   boot: {{mode: {mode}}}
@@ -175,7 +179,7 @@ spec:
   rebuild: {rebuild}
 ",
             mac(index),
-            bmc.ip(),
+            info.bmc.ip(),
         )
     }
 
@@ -282,6 +286,11 @@ spec:
     /// Where the boot server listens: 0 is DHCP, 1 TFTP (UDP), 2 HTTP, 3 HTTPS, 4 the API.
     pub fn port(&self, which: usize) -> u16 {
         self.ports[which]
+    }
+
+    /// Tells this laboratory from others of the same process.
+    pub fn net(&self) -> u8 {
+        self.net
     }
 
     pub fn node(&mut self, name: &str) -> &mut Node {

@@ -168,7 +168,7 @@ impl Drop for Small {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_is_full_under_the_journal() {
+async fn a_disk_that_is_full_under_journal_and_clone() {
     let mut lab = Lab::new(pair("Install", |_| {})).await;
     let Some(small) = Small::mount(&lab.path("state")) else { return };
     let server = ImageServer::start(fs::read(lab.path("images/two.raw.zst")).unwrap(), false, None).await;
@@ -194,10 +194,19 @@ async fn a_disk_that_is_full_under_the_journal() {
     assert_eq!((lab.installs("bad"), lab.installs("good")), (0, 1), "no leave to write without a journal");
     assert_eq!(find(&status, "bad").unwrap().reason, "Installing");
     assert!(is(&status, "good", State::Ready, "AsDeclared"), "{status:?}");
+    // Nor is there room for a commit that comes meanwhile.
+    let before = status.commit.id;
+    lab.node("good").rebuild = 1;
+    lab.write_machines();
+    lab.commit("Rebuild the other one");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let status = lab.status().await.expect("the controller goes on");
+    assert!(status.commit.id == before && status.state == State::Stalled, "{status:?}");
+    assert_eq!((lab.installs("bad"), lab.installs("good")), (0, 1), "nothing is begun");
 
     fs::remove_file(ballast).unwrap();
     let status = lab.until("everything Ready", |status| ready(&lab.head())(status) && status.journal_problem.is_none()).await;
-    assert_eq!((lab.installs("bad"), lab.installs("good")), (1, 1), "{status:?}");
+    assert_eq!((lab.installs("bad"), lab.installs("good")), (1, 2), "{status:?}");
     assert_eq!(lab.difference("bad", "two"), None);
     drop(small);
     end(lab, controller).await;

@@ -203,6 +203,7 @@ fn kind(held: &Held) -> &'static str {
         Held::Budget { .. } => "held budget",
         Held::After { .. } => "held after",
         Held::Breaker { .. } => "held breaker",
+        Held::Handoff { .. } => "held: handoff",
         Held::Quarantined { .. } => "held quarantined",
         Held::Unproved => "held unproved",
         Held::JournalLost => "held journal lost",
