@@ -5,7 +5,7 @@
 set -eu
 cd "$(dirname "$0")"
 seconds=$1
-targets=${2:-dhcp tftp json disk manifest redfish callhome}
+targets=${2:-dhcp tftp json disk manifest redfish callhome signers}
 host=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
@@ -16,6 +16,7 @@ for target in $targets; do
     case $target in
         json) seeds=../tests/golden/v1 ;;
         manifest) seeds="../examples ../tests/manifests" ;;
+        signers) seeds=../tests/manifests/bad/bad-signers/signers ;;
         redfish) seeds=../tests/bmc_redfish ;;
         *) seeds= ;;
     esac

@@ -26,4 +26,6 @@ pub mod plan;
 pub mod ports;
 #[cfg(feature = "controller")]
 pub mod sim;
+#[cfg(feature = "controller")]
+pub mod trust;
 pub mod wire;

@@ -11,11 +11,12 @@ use std::{
 const DIRECTION: &[(&str, &str)] = &[
     ("model", ""),
     ("wire", ""),
-    ("manifest", "model"),
+    ("trust", "model"),
+    ("manifest", "model trust"),
     ("plan", "model"),
-    ("ports", "model"),
-    ("engine", "model manifest plan ports"),
-    ("git", "model ports"),
+    ("ports", "model trust"),
+    ("engine", "model manifest plan ports trust"),
+    ("git", "model ports trust"),
     ("bmc", "model ports wire"),
     ("boot", "model ports wire"),
     ("journal", "model ports"),
@@ -26,7 +27,7 @@ const DIRECTION: &[(&str, &str)] = &[
 ];
 
 /// Decisions are pure: none of this may stand in these modules.
-const PURE: &[&str] = &["model", "wire", "manifest", "plan"];
+const PURE: &[&str] = &["model", "wire", "trust", "manifest", "plan"];
 const IMPURE: &[&str] = &[
     "async ",
     ".await",

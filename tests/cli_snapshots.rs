@@ -36,6 +36,7 @@ fn help_teaches() {
     for command in [
         "init",
         "validate",
+        "verify",
         "plan",
         "run",
         "status",

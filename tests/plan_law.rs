@@ -184,6 +184,7 @@ impl Watched {
         }
     }
 
+    #[allow(clippy::too_many_lines)]
     fn apply(&mut self, op: &Op) {
         match op {
             Op::Image(which, image) => self.edit(*which, |machine| {
@@ -555,7 +556,7 @@ fn on_claim(install: bool) -> OnClaim {
 }
 
 fn approve(by: &str, text: &str) -> Vec<Approval> {
-    vec![Approval { by: by.to_owned(), text: text.to_owned() }]
+    vec![Approval { by: by.to_owned(), text: text.to_owned(), signers: None }]
 }
 
 /// A rollout of all machines without limits of its own.
@@ -849,6 +850,29 @@ fn the_checker_reads_approvals_anew() {
         assert!(violations.iter().any(|violation| violation.law == 7), "{:?}", world.commit.approvals);
         assert!(world.plan().0.steps().all(|step| step.risk() != Risk::Destructive));
     }
+    // Where signatures are asked for, what the author typed says nothing: whoever signed approves.
+    world.fleet.settings.signatures = Some(Signatures::default());
+    let signed = |signers: Option<&[&str]>| {
+        let mut approvals = approve("anna@example.org", "destroy=2");
+        approvals[0].signers = signers.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+        approvals
+    };
+    for (signers, counts) in [
+        (None, false),
+        (Some(&[][..]), false),
+        (Some(&["mallory@example.org"][..]), false),
+        (Some(&["anna", "anna@example.org"][..]), true),
+    ] {
+        world.commit.approvals = signed(signers);
+        let violations = world.with_input(|input| check(&made, input));
+        assert_eq!(violations.iter().all(|violation| violation.law != 7), counts, "{signers:?}");
+        assert_eq!(world.plan().0.steps().any(|step| step.risk() == Risk::Destructive), counts, "{signers:?}");
+    }
+    // Also in the commit that stops asking.
+    world.fleet.settings.signatures = None;
+    world.commit.approvals = signed(Some(&["mallory@example.org"]));
+    assert!(world.with_input(|input| check(&made, input)).iter().any(|violation| violation.law == 7));
+    assert!(world.plan().0.steps().all(|step| step.risk() != Risk::Destructive));
 }
 
 fn only(begins: bool, made: &mut Plan) {

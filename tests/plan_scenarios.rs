@@ -73,7 +73,7 @@ impl Scenario {
             "frozen" => self.world.fleet.settings.freeze = rest.first().map(|until| frozen(until)),
             "at" => self.world.now = rest[0].parse().unwrap(),
             "approvers" => self.world.fleet.settings.approvers = rest[0].split(',').map(str::to_owned).collect(),
-            "approve" => self.world.commit.approvals.push(Approval { by: rest[0].to_owned(), text: rest[1..].join(" ") }),
+            "approve" => self.world.commit.approvals.push(Approval { by: rest[0].to_owned(), text: rest[1..].join(" "), signers: None }),
             "remove" => names(rest[0]).iter().for_each(|name| drop(self.world.fleet.machines.remove(name))),
             "rename" => self.rename(rest),
             "iron" => self.iron(rest),
@@ -82,6 +82,8 @@ impl Scenario {
             "home-as" => self.home_as(rest),
             "report" => names(rest[0]).iter().for_each(|name| self.world.report(name, rest[1], rest.contains(&"wrote"))),
             "progress" => self.progress(rest),
+            "publish" => names(rest[0]).iter().for_each(|name| self.world.publish(name, rest[1])),
+            "lose" => names(rest[0]).iter().for_each(|name| self.world.lose(name, rest[1])),
             "old" => self.world.old = true,
             "restarted" => self.world.restarted = true,
             "lost" => self.world.history.lost = true,
@@ -313,6 +315,13 @@ fn set(machine: &mut Machine, key: &str, value: &str) {
         "image" if value == "none" => machine.install = None,
         "image" => machine.install = Some(install(value, user_data, rebuild)),
         "config" => machine.install = Some(install(image, Some(value), rebuild)),
+        "publishes" => machine.handoffs.publishes = value.split(',').map(|name| name.parse().unwrap()).collect(),
+        "uses" => {
+            let uses: BTreeSet<HandoffUse> = value.split(',').map(wanted).collect();
+            let text: String = uses.iter().map(|wanted| format!("key: {}\n", wanted.marker())).collect();
+            machine.install = Some(install(image, Some(&text), rebuild));
+            machine.handoffs.uses = uses;
+        }
         "rebuild" => machine.install = Some(install(image, user_data, value.parse().unwrap())),
         "firmware" => {
             let (name, version) = value.split_once('=').unwrap();
@@ -345,6 +354,12 @@ fn set(machine: &mut Machine, key: &str, value: &str) {
         }
         other => panic!("unknown field {other}"),
     }
+}
+
+/// `cp-1/join-token`.
+fn wanted(text: &str) -> HandoffUse {
+    let (from, name) = text.split_once('/').unwrap();
+    HandoffUse { from: from.parse().unwrap(), name: name.parse().unwrap() }
 }
 
 /// `a`, `a,b`, `web-1..3`.

@@ -72,7 +72,7 @@ impl Config {
         }
         let mut paths = vec![&mut self.state_dir];
         paths.extend([&mut repository.ssh_key, &mut repository.known_hosts, &mut repository.password_file].into_iter().flatten());
-        paths.extend([&mut repository.ca_file, &mut self.bmc.ca_file].into_iter().flatten());
+        paths.extend([&mut repository.ca_file, &mut repository.allowed_signers, &mut self.bmc.ca_file].into_iter().flatten());
         if let Some(boot) = &mut self.boot {
             paths.push(&mut boot.files);
             paths.extend([&mut boot.localboot, &mut boot.images, &mut boot.kernel, &mut boot.initramfs].into_iter().flatten());

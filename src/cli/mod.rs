@@ -22,6 +22,7 @@ mod sim;
 mod sim_lab;
 mod source;
 mod validate;
+mod verify;
 mod yaml;
 
 use std::{io::IsTerminal as _, process::ExitCode};
@@ -72,6 +73,7 @@ enum LogFormat {
 enum Command {
     Init(init::Args),
     Validate(validate::Args),
+    Verify(verify::Args),
     Plan(plan::Args),
     Run(run::Args),
     Status(get::StatusArgs),
@@ -115,6 +117,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Init(args) => init::run(&args),
         Command::Validate(args) => validate::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Status(args) => get::status(&args),

@@ -78,7 +78,8 @@ pub fn run(args: &Args) -> anyhow::Result<Done> {
     if head.problems.iter().any(crate::model::Problem::is_error) {
         bail!("the proposed fleet has errors ({}), so the controller would not follow it", source::count(&head.problems));
     }
-    let commit = commit.unwrap_or_else(|| working_tree(now));
+    let mut commit = commit.unwrap_or_else(|| working_tree(now));
+    sign(args, &head.fleet, &mut commit);
     let Start { former, history, seen, brake, deadlines } = match &args.config {
         Some(config) => from_controller(config, &head.fleet, now)?,
         None => from_base(&args.repo, args, &head.fleet, now)?,
@@ -111,6 +112,19 @@ pub fn run(args: &Args) -> anyhow::Result<Done> {
         errln!("No machine was asked: each is taken to be as the base declares it.");
     }
     Ok(if args.detailed_exitcode && has_changes(&plan) { Done::Changes } else { Done::Ok })
+}
+
+/// Says whose approvals these are, where the fleet asks for signatures. What can't be judged, counts for nobody's.
+fn sign(args: &Args, fleet: &Fleet, commit: &mut Commit) {
+    let Some(head) = args.head.as_ref().filter(|_| fleet.settings.signatures.is_some() && !commit.approvals.is_empty()) else { return };
+    let base = args.base.clone().unwrap_or_else(|| format!("{head}~1"));
+    match super::verify::judge(&args.repo, Some(&base), head, None) {
+        Ok(judged) => {
+            let signers = judged.signer().map(|signer| signer.principals.clone());
+            commit.approvals.iter_mut().for_each(|approval| approval.signers.clone_from(&signers));
+        }
+        Err(error) => errln!("Who signed {head} can't be told ({error}), so its approvals do not count here."),
+    }
 }
 
 /// A working tree has no commit id to show.

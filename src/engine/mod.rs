@@ -8,6 +8,7 @@
 mod act;
 mod brake;
 mod clock;
+mod gate;
 mod known;
 mod ledger;
 mod live;
@@ -22,6 +23,7 @@ mod support_tests;
 mod table;
 mod turn;
 
+pub use gate::Refusal;
 pub use known::{Decided, Owed};
 pub use ledger::Ledger;
 pub use live::{Live, View};

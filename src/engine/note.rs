@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
+use super::Refusal;
 use crate::model::{CommitId, MachineName, MachineStatus, Problem, SiteName, State, Status, Timestamp};
 
 /// Most bytes of a note. Forges and `git log` show a note whole; 64 KiB holds 10,000 machines' exceptions in practice.
@@ -142,6 +143,29 @@ pub fn rejected(site: &SiteName, problems: &[Problem], in_force: Option<CommitId
         let _ = writeln!(text, "Rackwright-In-Force: {id}");
     }
     let line = json!({"version": 1, "site": site, "at": at, "state": "Rejected", "errors": errors.len(), "inForce": in_force});
+    let _ = write!(text, "\n{line}\n");
+    text
+}
+
+/// The note of a commit that is not signed as is asked, and of the tip that would bring it into force.
+pub fn refused(site: &SiteName, refusal: &Refusal, in_force: Option<CommitId>, at: Timestamp) -> String {
+    let mut text = format!("{}\n\n", fit(&format!("{site}: not in force, refused at {}", minute(at))));
+    let mut line = String::new();
+    for word in refusal.told().split_whitespace() {
+        if !line.is_empty() && line.chars().count() + word.chars().count() >= WIDTH {
+            let _ = writeln!(text, "{line}");
+            line.clear();
+        }
+        let _ = write!(line, "{}{word}", if line.is_empty() { "" } else { " " });
+    }
+    let Refusal { verdict, why, .. } = refusal;
+    let _ = write!(text, "{line}\n\nRackwright-Site: {site}\nRackwright-State: Refused\nRackwright-Refused: {}\n", verdict.id);
+    if let Some(id) = in_force {
+        let _ = writeln!(text, "Rackwright-In-Force: {id}");
+    }
+    let line = json!({
+        "version": 1, "site": site, "at": at, "state": "Refused", "refused": verdict.id, "key": why.key(), "inForce": in_force,
+    });
     let _ = write!(text, "\n{line}\n");
     text
 }

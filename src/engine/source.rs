@@ -4,10 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::{sync::watch, task::JoinHandle};
 
-use super::{Live, Owed, Ports};
+use super::{
+    Live, Owed, Ports,
+    gate::{Gate, Pass, Refusal},
+};
 use crate::{
     manifest::{self, Loaded},
-    model::{Attempt, AttemptId, Commit, CommitId, Fleet, History, Machine, MachineName, Problem, Rung, Snapshot},
+    model::{Attempt, AttemptId, Commit, CommitId, Fleet, History, Machine, MachineName, Problem, Rung, Signatures, Signer, Snapshot},
     plan,
     ports::{JournalError, Secrets, Source},
 };
@@ -47,6 +50,8 @@ pub enum Change {
     },
     /// It has errors; the one before stays in force.
     Rejected(Rejected),
+    /// It, or a commit that it brings, is not signed as is asked; the one before stays in force.
+    Refused(Box<Refusal>),
 }
 
 /// Follows the repository in the background.
@@ -62,6 +67,8 @@ pub struct Follower {
     unordered: BTreeMap<AttemptId, CommitId>,
     judged: Option<CommitId>,
     rejected: Vec<Problem>,
+    gate: Gate,
+    refused: Option<Box<Refusal>>,
     candidate: watch::Receiver<Option<Snapshot>>,
     trouble: watch::Receiver<Option<String>>,
     asked_from: watch::Sender<(Option<CommitId>, bool)>,
@@ -79,6 +86,8 @@ impl Follower {
         // Even if our clone was lost: what does not descend from the commit that was in force is a rewritten history.
         let (asked_from, from) = watch::channel((kept, false));
         let mut follower = Self {
+            gate: Gate::new(live.clone(), source.clone()),
+            refused: None,
             live,
             source: source.clone(),
             secrets: ports.secrets.clone(),
@@ -114,6 +123,9 @@ impl Follower {
     pub fn trouble(&self) -> Option<String> {
         if let Some(trouble) = self.trouble.borrow().clone().or_else(|| self.unordered()) {
             return Some(trouble);
+        }
+        if let Some(told) = self.gate.trouble().or_else(|| Some(self.refused.as_ref()?.told())) {
+            return Some(told);
         }
         let told = |problems: &[Problem]| {
             let (first, count) = (problems.first()?, problems.len());
@@ -165,16 +177,34 @@ impl Follower {
 
     async fn judge(&mut self, snapshot: &Snapshot) -> Change {
         let Loaded { fleet, problems } = manifest::load(&snapshot.files, &mut self.cache);
-        let commit = snapshot.commit.clone();
+        let mut commit = snapshot.commit.clone();
         self.judged = Some(commit.id);
         if self.in_force.as_ref().is_some_and(|force| force.commit.id == commit.id) {
             // Back from a commit that was rejected: nothing is superseded.
             self.rejected.clear();
+            self.refused = None;
+            self.gate.rest();
             return Change::None;
         }
         // It was good by the rules of the release that put it into force, and without it no machine would get so much as its address.
         // While it has errors nothing is begun and nobody is released (law 2).
         let was_good = self.in_force.is_none() && self.live.ledger.in_force() == Some(commit.id);
+        let before = self.in_force.as_ref().map(|before| before.commit.id).or(self.live.ledger.in_force()).filter(|id| *id != commit.id);
+        let stated = fleet.settings.signatures.as_ref();
+        let signer = match self.let_in(snapshot, stated, before, was_good).await {
+            Pass::Yes(signer) => signer,
+            Pass::Wait => {
+                self.judged = None;
+                return Change::None;
+            }
+            Pass::No(refusal) => {
+                tracing::warn!(why = refusal.told(), "commit refused; the last good one stays in force");
+                self.rejected.clear();
+                self.refused = Some(refusal.clone());
+                return Change::Refused(refusal);
+            }
+        };
+        self.refused = None;
         let errors = problems.iter().filter(|problem| problem.is_error()).count();
         if errors > 0 && was_good {
             tracing::warn!(commit = %commit.id.short(), errors, "the commit in force has errors by the rules of this release; it stays in force, and nothing is begun");
@@ -183,8 +213,7 @@ impl Follower {
             self.rejected.clone_from(&problems);
             return Change::Rejected(Rejected { commit, problems });
         }
-        let before = self.in_force.as_ref().map(|before| before.commit.id).or(self.live.ledger.in_force()).filter(|id| *id != commit.id);
-        if let Err(error) = self.adopt(commit.id, &fleet, self.owed(before, snapshot)).await {
+        if let Err(error) = self.adopt(commit.id, &fleet, signer.as_ref(), self.owed(before, snapshot)).await {
             // Not in force before it is durable: a crash must not fall back behind what was acted on.
             tracing::error!(error = &error as &dyn std::error::Error, "journal can't be written; the commit is not taken yet");
             self.judged = None;
@@ -192,6 +221,12 @@ impl Follower {
         }
         tracing::info!(commit = %commit.id.short(), subject = commit.subject, machines = fleet.machines.len(), "commit in force");
         self.rejected.clear();
+        if !was_good {
+            self.gate.follow(snapshot, fleet.settings.signatures.as_ref());
+        }
+        for approval in &mut commit.approvals {
+            approval.signers = signer.as_ref().map(|signer| signer.principals.clone());
+        }
         self.secrets.follow(&fleet.secrets);
         self.asked_from.send_replace((Some(commit.id), fleet.settings.allow_force_push));
         let former = self.in_force.as_ref().map(|before| self.live.ledger.with(|history| former(before, history)));
@@ -200,9 +235,15 @@ impl Follower {
         Change::Adopted { before, skipped: snapshot.skipped.clone() }
     }
 
+    /// Whether a commit may come into force. One that was in force before this process began was let in then.
+    async fn let_in(&mut self, snapshot: &Snapshot, stated: Option<&Signatures>, before: Option<CommitId>, was_good: bool) -> Pass {
+        if was_good { Pass::Yes(self.gate.follow_again(snapshot, stated).await) } else { self.gate.passes(before, snapshot, stated) }
+    }
+
     /// Puts a commit into force in the journal. What is noted first is worth nothing until then.
-    async fn adopt(&self, commit: CommitId, fleet: &Fleet, owed: Vec<Owed>) -> Result<(), JournalError> {
+    async fn adopt(&self, commit: CommitId, fleet: &Fleet, signer: Option<&Signer>, owed: Vec<Owed>) -> Result<(), JournalError> {
         let ledger = &self.live.ledger;
+        self.gate.keep(commit, signer, fleet.settings.signatures.is_some()).await?;
         if let Some(before) = &self.in_force {
             let goes_on = ledger.with(|history| plan::goes_on(before.commit.id, &before.fleet, history, fleet));
             ledger.will_go_on(commit, goes_on).await?;

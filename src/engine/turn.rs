@@ -215,6 +215,12 @@ impl Engine {
                 let in_force = self.follower.in_force().map(|force| force.commit.id);
                 noter.send(rejected.commit.id, note::rejected(&self.config.site, &rejected.problems, in_force, now));
             }
+            Change::Refused(refusal) => {
+                let in_force = self.follower.in_force().map(|force| force.commit.id);
+                for commit in std::collections::BTreeSet::from([refusal.verdict.id, refusal.tip]) {
+                    noter.send(commit, note::refused(&self.config.site, refusal, in_force, now));
+                }
+            }
             Change::Adopted { before, skipped } => {
                 if let Some(force) = self.follower.in_force() {
                     noter.superseded(*before, skipped, force.commit.id, now);

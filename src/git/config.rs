@@ -38,6 +38,10 @@ pub struct Config {
     /// Certificates (PEM) of authorities to trust for https, besides the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// Who must have signed the first commit that is followed, and all others as long as the fleet itself does not say who may sign:
+    /// a file of this host, in OpenSSH's format (`man ssh-keygen`, ALLOWED SIGNERS).
+    #[serde(default)]
+    pub allowed_signers: Option<PathBuf>,
     /// The status notes.
     #[serde(default)]
     pub notes: NotesConfig,
@@ -74,6 +78,7 @@ impl Config {
             password_file: None,
             token_env: None,
             ca_file: None,
+            allowed_signers: None,
             notes: NotesConfig::default(),
         }
     }

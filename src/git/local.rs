@@ -4,10 +4,15 @@ use std::{collections::BTreeMap, io::Write as _, path::Path};
 
 use git2::{Config, ConfigLevel, ErrorCode, Repository, RepositoryInitOptions, Signature};
 
-use crate::model::{CommitId, RetryClass, Snapshot};
+use crate::{
+    model::{CommitId, RetryClass, Snapshot},
+    trust::Commits,
+};
 
 use super::{
-    GitError, refspec,
+    GitError,
+    range::Range,
+    refspec,
     tree::{TreeReader, commit_id},
 };
 
@@ -73,6 +78,36 @@ pub fn read_tree_at(path: &Path, revision: &str) -> Result<Snapshot, GitError> {
     let commit = repository.revparse_single(revision).and_then(|object| object.peel_to_commit());
     let commit = commit.map_err(|source| GitError::here(&doing, source))?;
     TreeReader::default().snapshot(&repository, commit.id())
+}
+
+/// Shows the commits from `base` to `head` to `look`. Without `base` they are all after the first one, by first parents. Gives the
+/// commit before them.
+///
+/// # Errors
+/// There is no repository, or no such commit.
+pub fn look_at_range<T>(
+    path: &Path,
+    base: Option<&str>,
+    head: &str,
+    look: impl FnOnce(CommitId, &dyn Commits) -> T,
+) -> Result<T, GitError> {
+    let repository = discover(path)?;
+    let find = |revision: &str| {
+        let commit = repository.revparse_single(revision).and_then(|object| object.peel_to_commit());
+        commit.map_err(|source| GitError::here(&format!("find {revision:?} in {}", path.display()), source))
+    };
+    let tip = find(head)?;
+    let base = match base {
+        Some(base) => find(base)?.id(),
+        None => {
+            let mut first = tip.clone();
+            while first.parent_count() > 0 {
+                first = first.parent(0).map_err(|source| GitError::here(&format!("read the parent of {}", first.id()), source))?;
+            }
+            first.id()
+        }
+    };
+    Ok(look(commit_id(base), &Range::of(&repository, Some(base), tip.id())?))
 }
 
 /// What `notes_setup` did.

@@ -11,11 +11,14 @@ use git2::{Oid, Repository};
 
 use crate::{
     model::{CommitId, RetryClass, Snapshot},
-    ports::{Source, SourceError},
+    ports::{Examiner, Source, SourceError},
+    trust::Signers,
 };
 
 use super::{
-    Config, GitError, nearby, own_clone, refspec,
+    Config, GitError, nearby, own_clone,
+    range::Range,
+    refspec,
     remote::{Heads, Session},
     tree::TreeReader,
     url::Kind,
@@ -27,6 +30,8 @@ use super::{
 /// Asking when nothing changed costs one listing of refs; a change costs what changed, not what the fleet is.
 pub struct GitSource {
     inner: Arc<Mutex<Inner>>,
+    dir: PathBuf,
+    root: Option<Arc<Signers>>,
     watch: Watch,
     poll: Duration,
 }
@@ -43,16 +48,17 @@ impl GitSource {
     /// Opens the clone in `clone_dir`, making it if it is not there. Does not speak to the remote yet.
     ///
     /// # Errors
-    /// The folder holds something else, or can't be written.
+    /// The folder holds something else, or can't be written; or the configuration names signers that can't be read.
     pub fn open(config: Config, clone_dir: &Path) -> Result<Self, SourceError> {
         if !git2::Reference::is_valid_name(&refspec::branch(&config.branch)) {
             return Err(GitError::new(RetryClass::Stalled, format!("{:?} is not the name of a branch", config.branch)).into());
         }
+        let root = config.allowed_signers.as_deref().map(root_of_trust).transpose()?;
         let repository = own_clone::open(&config, clone_dir)?;
         let watch = Watch::of(&config.url);
         let poll = Duration::try_from(config.poll).unwrap_or_default().max(Duration::from_secs(1));
         let inner = Inner { config, dir: clone_dir.into(), repository, reader: TreeReader::default(), last: None };
-        Ok(Self { inner: Arc::new(Mutex::new(inner)), watch, poll })
+        Ok(Self { inner: Arc::new(Mutex::new(inner)), dir: clone_dir.into(), root, watch, poll })
     }
 
     /// How many blobs were read from the clone since it was opened: what changes cost.
@@ -81,8 +87,37 @@ impl Source for GitSource {
         self.blocking(move |inner| inner.at(id)).await
     }
 
+    async fn examine(&self, base: Option<CommitId>, tip: CommitId, look: Examiner) -> Result<(), SourceError> {
+        let dir = self.dir.clone();
+        // By a door of its own: who asks for the newest commit meanwhile does not wait.
+        let work = move || {
+            let repository =
+                Repository::open_bare(&dir).map_err(|source| GitError::here(&format!("open our clone {}", dir.display()), source))?;
+            look(&Range::of(&repository, base.map(oid).transpose()?, oid(tip)?)?);
+            Ok::<(), GitError>(())
+        };
+        let done = tokio::task::spawn_blocking(work).await;
+        Ok(done.map_err(|source| GitError::caused(RetryClass::Failed, "looking at commits ended early", source))??)
+    }
+
+    fn root_of_trust(&self) -> Option<Arc<Signers>> {
+        self.root.clone()
+    }
+
     async fn changed(&self) {
         self.watch.changed(self.poll).await;
+    }
+}
+
+/// Reads a file of allowed signers on this host.
+fn root_of_trust(path: &Path) -> Result<Arc<Signers>, GitError> {
+    let doing = || format!("can't read allowedSigners {}", path.display());
+    let bytes = std::fs::read(path).map_err(|source| GitError::caused(RetryClass::Stalled, doing(), source))?;
+    let (signers, bad) = Signers::of_file(&bytes);
+    match bad.first() {
+        Some(line) => Err(GitError::new(RetryClass::Stalled, format!("{}, line {}: {}", doing(), line.line, line.message))),
+        None if signers.is_empty() => Err(GitError::new(RetryClass::Stalled, format!("{}: nobody is allowed to sign", doing()))),
+        None => Ok(Arc::new(signers)),
     }
 }
 

@@ -117,7 +117,7 @@ fn approvals(message: &[u8], author: &str) -> Vec<Approval> {
     };
     let own = trailers.iter().filter(|(key, _)| key.eq_ignore_ascii_case(APPROVE));
     let short = own.filter(|(_, value)| value.len() <= 200).take(8);
-    short.map(|(_, value)| Approval { by: one_line(author), text: one_line(&String::from_utf8_lossy(value)) }).collect()
+    short.map(|(_, value)| Approval { by: one_line(author), text: one_line(&String::from_utf8_lossy(value)), signers: None }).collect()
 }
 
 pub(super) fn commit_id(oid: Oid) -> CommitId {

@@ -20,6 +20,7 @@ mod drift;
 mod edit;
 mod explain;
 mod fault;
+mod handoff;
 mod load;
 mod machine;
 mod merged;
@@ -31,6 +32,7 @@ mod raw_rollout;
 mod render;
 mod scalars;
 mod schema;
+mod signatures;
 mod spans;
 mod starter;
 mod template;
@@ -46,6 +48,7 @@ pub use load::{Loaded, load};
 pub use machine::bmc_address;
 pub use render::render;
 pub use schema::schemas;
+pub use signatures::{FleetSettings, signers_at};
 pub use starter::starter;
 
 #[cfg(doc)]

@@ -16,6 +16,7 @@ use super::{
     names::Names,
     parse::Doc,
     raw::{ImageSpec, Kind, NetworkSpec, SecretSpec, Spec},
+    signatures,
     template::{Templates, network_input},
     text, windows,
 };
@@ -64,7 +65,7 @@ impl<'a> World<'a> {
         faults.extend(templates.faults().map(|fault| ("", fault)));
         let of = |kind| sources.iter().copied().filter(move |source: &Source<'a>| source.doc.kind() == kind);
 
-        let settings = of(Kind::Fleet).next().map_or_else(FleetSettings::default, |source| fleet(source, faults));
+        let settings = of(Kind::Fleet).next().map_or_else(FleetSettings::default, |source| fleet(source, files, faults));
         let networks: BTreeMap<_, _> = of(Kind::Network).filter_map(|source| network(source, faults)).collect();
         let exists = |path: &str| templates.exists(path);
         let own: BTreeMap<_, _> = of(Kind::Profile)
@@ -94,7 +95,7 @@ fn template_paths<'a>(sources: &[Source<'a>]) -> BTreeSet<&'a str> {
     stated.collect()
 }
 
-fn fleet<'a>(source: Source<'a>, faults: &mut Faults<'a>) -> FleetSettings {
+fn fleet<'a>(source: Source<'a>, files: &'a Files, faults: &mut Faults<'a>) -> FleetSettings {
     let Spec::Fleet(spec) = &source.doc.spec else { return FleetSettings::default() };
     let stated = &spec.budgets;
     let stated = budgets::Stated {
@@ -114,6 +115,7 @@ fn fleet<'a>(source: Source<'a>, faults: &mut Faults<'a>) -> FleetSettings {
         budgets: stated.read(source, path_to!["spec", "budgets"], &Default::default(), faults),
         windows: windows::windows(source, spec.windows.as_deref().unwrap_or_default(), faults),
         freeze: windows::freeze(source, &spec.freeze, faults),
+        signatures: signatures::signatures(source, spec, files, faults),
     }
 }
 

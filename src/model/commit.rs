@@ -29,6 +29,9 @@ pub struct Approval {
     pub by: String,
     /// What stands after the colon, such as `destroy=40`.
     pub text: String,
+    /// Whose signature the commit carries, where the fleet asks for signatures and it was verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signers: Option<Vec<String>>,
 }
 
 /// The files of one commit, by path. Blobs are shared with the commit before where they did not change.

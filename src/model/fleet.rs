@@ -11,7 +11,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    After, Digest, DriftPolicies, Freeze, Generation, ImageName, Machine, MachineName, NetworkName, RolloutName, SecretName,
+    After, Digest, DriftPolicies, Freeze, Generation, ImageName, Machine, MachineName, NetworkName, RolloutName, SecretName, Signatures,
     SignedDuration, Window,
 };
 
@@ -64,6 +64,9 @@ pub struct FleetSettings {
     pub windows: Vec<Window>,
     /// Nothing is begun anywhere.
     pub freeze: Option<Freeze>,
+    /// Who may sign commits. Without it, whoever may push may change the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signatures: Option<Signatures>,
 }
 
 /// What to do when observation differs from the manifest. Nothing that would destroy data can be corrected by drift (law 1).

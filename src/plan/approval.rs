@@ -1,10 +1,11 @@
 //! What the commit in force approves beyond its budgets (law 7).
 //!
-//! An approval is a trailer `Rackwright-Approve: destroy=N` of the commit itself, whose author the Fleet lists as an approver. It lets this
+//! An approval is a trailer `Rackwright-Approve: destroy=N` of the commit itself, whose author the Fleet lists as an approver; where the
+//! fleet asks for signatures, whose signer. It lets this
 //! commit reinstall up to N machines in all, over all groups. Only the commit in force is read: the change itself, or a commit after it
 //! that changes nothing and carries the trailer. A later commit approves nothing unless it says so again.
 
-use crate::model::{Commit, FleetSettings};
+use crate::model::{Approval, Commit, FleetSettings};
 
 /// What the commit in force may reinstall in all, if it was approved.
 #[derive(Debug, Default, Clone)]
@@ -21,8 +22,14 @@ impl Approved {
     pub(super) fn of(commit: &Commit, settings: &FleetSettings) -> Self {
         let mut approved = Self { possible: !settings.approvers.is_empty(), ..Self::default() };
         for approval in &commit.approvals {
-            let by = &approval.by;
-            if !settings.approvers.iter().any(|approver| approver.eq_ignore_ascii_case(by)) {
+            let by = match names(approval, settings) {
+                Some([]) | None => {
+                    approved.refused.push(format!("the one by {} does not count, since nobody verified who signed it", approval.by));
+                    continue;
+                }
+                Some(names) => names.iter().find(|name| is_listed(name, settings)).unwrap_or(&names[0]),
+            };
+            if !is_listed(by, settings) {
                 approved.refused.push(format!("the one by {by} does not count, who is not among the Fleet's approvers"));
             } else if let Some(count) = number(&approval.text) {
                 let most = approved.granted.as_ref().is_none_or(|(most, _)| *most < count);
@@ -51,6 +58,19 @@ impl Approved {
         let known = if known.is_empty() { String::new() } else { format!(" ({})", known.join("; ")) };
         format!("a commit by an approver with the trailer `Rackwright-Approve: destroy={wanted}`{known}, or ")
     }
+}
+
+/// Who approves: whoever signed, where signatures are asked for; else the author, as typed. `None`: that is not known.
+fn names<'a>(approval: &'a Approval, settings: &FleetSettings) -> Option<&'a [String]> {
+    match (&approval.signers, &settings.signatures) {
+        (Some(signers), _) => Some(signers),
+        (None, None) => Some(std::slice::from_ref(&approval.by)),
+        (None, Some(_)) => None,
+    }
+}
+
+fn is_listed(name: &str, settings: &FleetSettings) -> bool {
+    settings.approvers.iter().any(|approver| approver.eq_ignore_ascii_case(name))
 }
 
 /// N of `destroy=N`, and of nothing else.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Violation;
-use crate::model::{Amount, Budgets, Fleet, Machine, MachineHistory, Plan, Risk, Rollout, Rung, Timestamp, Weekday, Window};
+use crate::model::{Amount, Approval, Budgets, Fleet, Machine, MachineHistory, Plan, Risk, Rollout, Rung, Timestamp, Weekday, Window};
 use crate::plan::Input;
 
 /// Law 7, counted anew from machines and steps. It counts less than the planner does (no failed disks, no machines that are off),
@@ -110,7 +110,12 @@ fn in_window(window: &Window, now: Timestamp) -> bool {
 /// How many machines the commit in force may reinstall by its own trailers; 0 without any that counts.
 fn approved(input: &Input<'_>) -> u32 {
     let listed = |by: &str| input.fleet.settings.approvers.iter().any(|own| own.eq_ignore_ascii_case(by));
-    let counts = input.commit.approvals.iter().filter(|approval| listed(&approval.by)).filter_map(|approval| {
+    let signed = input.fleet.settings.signatures.is_some();
+    let by_listed = |approval: &&Approval| match &approval.signers {
+        Some(signers) => signers.iter().any(|signer| listed(signer)),
+        None => !signed && listed(&approval.by),
+    };
+    let counts = input.commit.approvals.iter().filter(by_listed).filter_map(|approval| {
         let (what, count) = approval.text.split_once('=')?;
         (what == "destroy" && !count.starts_with('+')).then(|| count.parse::<u32>().ok())?
     });
