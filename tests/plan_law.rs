@@ -184,6 +184,7 @@ impl Watched {
         }
     }
 
+    #[allow(clippy::too_many_lines)]
     fn apply(&mut self, op: &Op) {
         match op {
             Op::Image(which, image) => self.edit(*which, |machine| {

@@ -82,6 +82,8 @@ impl Scenario {
             "home-as" => self.home_as(rest),
             "report" => names(rest[0]).iter().for_each(|name| self.world.report(name, rest[1], rest.contains(&"wrote"))),
             "progress" => self.progress(rest),
+            "publish" => names(rest[0]).iter().for_each(|name| self.world.publish(name, rest[1])),
+            "lose" => names(rest[0]).iter().for_each(|name| self.world.lose(name, rest[1])),
             "old" => self.world.old = true,
             "restarted" => self.world.restarted = true,
             "lost" => self.world.history.lost = true,
@@ -313,6 +315,13 @@ fn set(machine: &mut Machine, key: &str, value: &str) {
         "image" if value == "none" => machine.install = None,
         "image" => machine.install = Some(install(value, user_data, rebuild)),
         "config" => machine.install = Some(install(image, Some(value), rebuild)),
+        "publishes" => machine.handoffs.publishes = value.split(',').map(|name| name.parse().unwrap()).collect(),
+        "uses" => {
+            let uses: BTreeSet<HandoffUse> = value.split(',').map(wanted).collect();
+            let text: String = uses.iter().map(|wanted| format!("key: {}\n", wanted.marker())).collect();
+            machine.install = Some(install(image, Some(&text), rebuild));
+            machine.handoffs.uses = uses;
+        }
         "rebuild" => machine.install = Some(install(image, user_data, value.parse().unwrap())),
         "firmware" => {
             let (name, version) = value.split_once('=').unwrap();
@@ -345,6 +354,12 @@ fn set(machine: &mut Machine, key: &str, value: &str) {
         }
         other => panic!("unknown field {other}"),
     }
+}
+
+/// `cp-1/join-token`.
+fn wanted(text: &str) -> HandoffUse {
+    let (from, name) = text.split_once('/').unwrap();
+    HandoffUse { from: from.parse().unwrap(), name: name.parse().unwrap() }
 }
 
 /// `a`, `a,b`, `web-1..3`.

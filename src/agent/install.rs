@@ -22,7 +22,7 @@ use super::{
     seed::{CIDATA, Seed, require_place, write_seed},
     write::{StopOnDrop, Watch, Written, verify, write},
 };
-use crate::model::{AgentEvent, DiskHint, ImageFormat, Install, MachineName, ObservedDisk, Phase, choose};
+use crate::model::{AgentEvent, DiskHint, HandoffPlace, ImageFormat, Install, MachineName, ObservedDisk, Phase, choose};
 
 /// Pieces of the image that may wait for the decompressor. A piece is at most a few hundred kilobytes.
 const PIECES: usize = 32;
@@ -37,6 +37,7 @@ pub(super) struct Order {
     pub(super) system: DiskHint,
     pub(super) keep: Vec<DiskHint>,
     pub(super) call_home: String,
+    pub(super) handoff: Option<HandoffPlace>,
 }
 
 /// Why an install ended early.
@@ -269,6 +270,7 @@ async fn finish(mut written: Written, order: &Order, watch: &Arc<Watch>) -> Resu
         digest: order.install.image.digest,
         machine: order.machine.clone(),
         user_data: order.install.user_data.clone(),
+        handoff: order.handoff.clone(),
     };
     let watch = watch.clone();
     in_thread("verify", move || {

@@ -38,9 +38,9 @@ pub async fn run(params: Params, host: Arc<dyn Host>, boot_id: String, pace: Pac
             client.say("the disk is installed already; rebooting into it");
             End::Reboot
         }
-        Ok(AgentCommand::Install { attempt, install: wanted, system, keep, call_home }) => {
+        Ok(AgentCommand::Install { attempt, install: wanted, system, keep, call_home, handoff }) => {
             client.say(&format!("{attempt}: installing {} ({})", wanted.image.name, wanted.image.digest.short()));
-            let order = Order { machine: attempt.machine, install: *wanted, system, keep, call_home };
+            let order = Order { machine: attempt.machine, install: *wanted, system, keep, call_home, handoff: handoff.map(|place| *place) };
             install(&client, &host, disks, order).await
         }
     }

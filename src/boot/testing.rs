@@ -86,6 +86,7 @@ pub fn table() -> BootTable {
         reservations: reservations.into_iter().map(|reservation| (reservation.mac, reservation)).collect(),
         tickets: BTreeMap::new(),
         installed: BTreeMap::new(),
+        handoffs: Default::default(),
     }
 }
 
@@ -116,6 +117,7 @@ impl Witness for Deaf {
 /// With `table` in force, and a witness that takes everything.
 pub fn state(table: BootTable) -> Arc<State> {
     let state = State::new(&Config::new(facts().address), facts(), Tokens::new(&[7; 32]), Arc::new(Deaf));
+    let state = Arc::new(state);
     state.publish(Arc::new(table));
-    Arc::new(state)
+    state
 }

@@ -1,13 +1,13 @@
 //! `rackwright history`.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use anyhow::bail;
 
 use super::{Done, config::Config, out::outln, plural, size};
 use crate::{
     journal::SqliteJournal,
-    model::{Evidence, Fact, MachineName, Outcome, Record},
+    model::{Evidence, Fact, HandoffName, MachineName, Outcome, Record},
 };
 
 /// Tell what happened to a machine: every step, its reason, its outcome, and the evidence, oldest first.
@@ -70,7 +70,13 @@ pub(super) fn tell(fact: &Fact) -> String {
             format!("{attempt}: failure reported ({code}{}): {why}", if *wrote { ", disk was written" } else { "" })
         }
         Fact::Concluded { attempt, end } => format!("install {attempt} ended: {end}"),
+        Fact::Published { attempt, names, .. } => format!("{attempt}: its system published {}", list(names)),
+        Fact::ValuesLost { attempt, names, .. } => format!("{attempt}: what its system published is lost: {}", list(names)),
     }
+}
+
+fn list(names: &BTreeSet<HandoffName>) -> String {
+    names.iter().map(HandoffName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 fn detail(evidence: &Evidence) -> String {

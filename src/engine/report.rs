@@ -121,6 +121,8 @@ fn judge_held(held: &Held, plan: &MachinePlan) -> Judgement {
         Held::Unavailable { .. } => (State::Reconciling, "WaitingForItsTurn"),
         Held::Budget { .. } => (State::Stalled, "BudgetExceeded"),
         Held::After { .. } => (State::Reconciling, "WaitingForGroup"),
+        Held::Handoff { wait, .. } if wait.needs_a_person() => (State::Stalled, "HandoffMissing"),
+        Held::Handoff { .. } => (State::Reconciling, "WaitingForHandoff"),
         Held::Breaker { .. } => (State::Stalled, "BreakerOpen"),
         Held::Window { .. } => (State::Reconciling, "OutsideWindow"),
         Held::Frozen { .. } => (State::Reconciling, "Frozen"),

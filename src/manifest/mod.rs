@@ -20,6 +20,7 @@ mod drift;
 mod edit;
 mod explain;
 mod fault;
+mod handoff;
 mod load;
 mod machine;
 mod merged;

@@ -76,6 +76,9 @@ pub enum AgentCommand {
         keep: Vec<DiskHint>,
         /// Where the installed system calls home, once: an absolute `http://` URL that holds the attempt's call-home token.
         call_home: String,
+        /// Where the installed system may publish values for others, if its manifest says that it does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        handoff: Option<Box<HandoffPlace>>,
     },
     /// The disk is written already: reboot into it.
     BootFromDisk,
@@ -84,6 +87,16 @@ pub enum AgentCommand {
         /// Why.
         why: String,
     },
+}
+
+/// Where an installed system publishes values: `POST`, a JSON object of names and texts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HandoffPlace {
+    /// An absolute `https://` URL that holds a token of the attempt.
+    pub url: String,
+    /// The server's certificate as PEM, the only one to be trusted there.
+    pub certificate: String,
 }
 
 /// What the agent tells while it works. `Writing` is answered only after it is journaled; the agent waits for that before its

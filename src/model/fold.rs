@@ -53,6 +53,7 @@ impl MachineHistory {
                 generation: *generation,
                 basis: *basis,
                 began: at,
+                seq,
                 evidence: Vec::new(),
                 reported: None,
                 end: None,
@@ -70,6 +71,8 @@ impl MachineHistory {
                     attempt.end = Some((at, end.clone()));
                 }
             }
+            Fact::Published { attempt, names, .. } => self.published(seq, at, attempt, names),
+            Fact::ValuesLost { attempt, names, .. } => self.values_lost(at, attempt, names),
             Fact::Released { .. } | Fact::Renamed { .. } => {}
         }
     }
@@ -102,7 +105,10 @@ impl MachineHistory {
         attempt.evidence.push((at, evidence.clone()));
         let (generation, basis) = (attempt.generation, attempt.basis);
         match evidence.rung() {
-            Rung::Writing if !written => self.holds(None, None),
+            Rung::Writing if !written => {
+                self.holds(None, None);
+                self.published.clear();
+            }
             Rung::Written if self.installed != Some(generation) => self.holds(Some(generation), basis),
             _ => {}
         }

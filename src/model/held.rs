@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptId, DriftClass, Freeze, Generation, Hold, MachineName, RolloutName, Timestamp, Unknown};
+use super::{AttemptId, DriftClass, Freeze, Generation, HandoffUse, HandoffWait, Hold, MachineName, RolloutName, Timestamp, Unknown};
 
 /// Why a machine is not being worked on.
 #[must_use]
@@ -86,6 +86,15 @@ pub enum Held {
         /// Its breaker is open.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         tripped: bool,
+    },
+    /// A value that its template uses is not there.
+    Handoff {
+        /// The value.
+        value: HandoffUse,
+        /// Why it is not there.
+        wait: HandoffWait,
+        /// Since when, where that is known.
+        since: Option<Timestamp>,
     },
     /// Too many failures in the group under this commit (law 7).
     Breaker {
@@ -194,6 +203,7 @@ impl fmt::Display for Held {
                 healthy_at.map_or(Ok(()), |at| write!(f, " and has to stay so until {at:.0}"))?;
                 if *tripped { write!(f, ", and whose breaker is open") } else { Ok(()) }
             }
+            Held::Handoff { value, wait, since } => write!(f, "waits for {value}: {}", wait.text(&value.from, *since)),
             Held::Breaker { scope, failures, allowed } => {
                 let counted = if *failures == 1 { "failure" } else { "failures" };
                 write!(f, "breaker of {scope} is open: {failures} {counted}, {allowed} open it")

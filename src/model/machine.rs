@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fingerprint, Generation, Install, Mac, MachineName, NetworkName, ProfileName, SecretName, SourceRef, Upkeep};
+use super::{Fingerprint, Generation, Handoffs, Install, Mac, MachineName, NetworkName, ProfileName, SecretName, SourceRef, Upkeep};
 
 /// One machine, resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +40,9 @@ pub struct Machine {
     /// How it is kept.
     #[serde(default)]
     pub upkeep: Upkeep,
+    /// Values that it publishes, and that it uses of others.
+    #[serde(default)]
+    pub handoffs: Handoffs,
 }
 
 impl Machine {

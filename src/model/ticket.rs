@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt, net::Ipv4Addr, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentCommand, AgentHello, BadIdent, CommitId, DhcpMode, DiskHint, Evidence, Generation, Install, Mac, MachineName, Network,
-    NetworkName, ObservedDisk, Rung, Timestamp, same_uuid,
+    AgentCommand, AgentHello, BadIdent, CommitId, DhcpMode, DiskHint, Evidence, Generation, HandoffTable, Install, Mac, MachineName,
+    Network, NetworkName, ObservedDisk, Rung, Timestamp, same_uuid,
 };
 
 /// One attempt at installing one machine: the machine's name and a number that only grows, as `web-01#3`.
@@ -108,6 +108,7 @@ impl Ticket {
             system: self.system.clone(),
             keep: self.keep.clone(),
             call_home: call_home.to_owned(),
+            handoff: None,
         }
     }
 
@@ -194,6 +195,9 @@ pub struct BootTable {
     pub tickets: BTreeMap<Mac, Ticket>,
     /// Installed generations by attempt, for call-homes of systems whose ticket is gone.
     pub installed: BTreeMap<AttemptId, Generation>,
+    /// Who may publish values, and whose values go to whom.
+    #[serde(default)]
+    pub handoffs: HandoffTable,
 }
 
 impl BootTable {

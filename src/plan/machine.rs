@@ -174,6 +174,7 @@ fn claim<'a>(input: &Input<'a>, groups: &Groups<'a>, case: &Case<'a>, part: &mut
     if part.reimage.is_some() {
         // For a reviewer: what will stand against the install that follows the claim.
         part.held.extend(groups.against(case.group));
+        part.held.extend(case.missing.iter().cloned());
     }
     let reason = if replaced { Reason::Replaced } else { Reason::NewMachine };
     part.steps.push(step(&machine.name, Action::Claim { installed }, reason));
@@ -199,7 +200,7 @@ fn go_on(input: &Input<'_>, case: &Case<'_>, history: &MachineHistory, attempt: 
     let complete = !machine.suspend && case.hold.is_none() && incomplete(machine).is_empty() && own.is_some();
     // Nor is it begun to write for what may wait.
     let asked = case.wish != Wish::Adopt && (attempt.wrote() || !later::waits(case));
-    let wanted = same && asked && (complete || attempt.wrote());
+    let wanted = same && asked && ((complete && case.missing.is_empty()) || attempt.wrote());
     let former = || input.former.and_then(|fleet| fleet.machines.get(&machine.name)).filter(|_| attempt.wrote());
     part.ticket = own.or_else(|| ticket(input, former()?, attempt));
     if same && (part.reimage.is_none() || attempt.wrote()) {
@@ -225,6 +226,7 @@ fn go_on(input: &Input<'_>, case: &Case<'_>, history: &MachineHistory, attempt: 
         Err(why) => Seen::Unknown(why),
     };
     follow(part, attempt, next(input.now, &state, &power, &facts));
+    part.held.extend(case.missing.iter().filter(|_| same && !attempt.wrote()).cloned());
     part.held.extend(obstacles.into_iter().filter(|_| part.waiting.is_some() && state.rung() < Some(Rung::PowerSeen)));
 }
 
@@ -283,6 +285,7 @@ fn begin<'a>(
         held.push(Held::JournalLost);
     }
     held.extend(groups.against(case.group));
+    held.extend(case.missing.iter().cloned());
     if input.problems.iter().any(crate::model::Problem::is_error) {
         part.waiting = Some(Waiting { why: "the commit has errors, so nothing is begun".to_owned(), until: None });
     } else if let Some(until) = resting(input, history) {

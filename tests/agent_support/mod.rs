@@ -228,5 +228,6 @@ pub fn order(image: &[u8], format: ImageFormat) -> AgentCommand {
         system: DiskHint { serial: Some("sda-serial".to_owned()), ..DiskHint::default() },
         keep: vec![DiskHint { serial: Some("sdb-serial".to_owned()), ..DiskHint::default() }],
         call_home: "http://127.0.0.1/callhome".to_owned(),
+        handoff: None,
     }
 }

@@ -293,6 +293,23 @@ impl World {
         }
     }
 
+    /// The system on a machine's disk publishes a value, as the engine would take it.
+    pub fn publish(&mut self, name: &MachineName, value: &str) {
+        let life = self.history.machines.get(name).and_then(|known| known.life()).map(|life| life.id.clone());
+        let may = self.fleet.machines.get(name).is_some_and(|machine| machine.handoffs.publishes.iter().any(|own| own.as_str() == value));
+        if let Some(attempt) = life.filter(|_| may) {
+            self.append(Fact::Published { machine: name.clone(), attempt, names: [value.parse().unwrap()].into() });
+        }
+    }
+
+    /// The controller finds that it has a value no more.
+    pub fn lose(&mut self, name: &MachineName, value: &str) {
+        let known = self.history.machines.get(name).and_then(|known| known.published.iter().find(|(own, _)| own.as_str() == value));
+        if let Some(attempt) = known.map(|(_, said)| said.attempt.clone()) {
+            self.append(Fact::ValuesLost { machine: name.clone(), attempt, names: [value.parse().unwrap()].into() });
+        }
+    }
+
     pub fn report(&mut self, name: &MachineName, code: &str, wrote: bool) {
         let Some(attempt) = self.open(name).map(|attempt| attempt.id.clone()) else { return };
         self.append(Fact::Reported { attempt, wrote, code: code.to_owned(), why: "as reported by the agent".to_owned() });
@@ -356,6 +373,7 @@ pub fn machine(text: &str, number: u8) -> Machine {
         boot: BootSettings::default(),
         on_claim: OnClaim::Adopt,
         suspend: false,
+        handoffs: Handoffs::default(),
         upkeep: Upkeep::default(),
     }
 }

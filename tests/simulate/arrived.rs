@@ -126,6 +126,7 @@ fn rightly(world: &World, force: &Pushed, machine: &Machine, body: usize, held: 
         | Held::Frozen { .. }
         | Held::Paused { .. }
         | Held::Wave { .. }
+        | Held::Handoff { .. }
         | Held::ConfigurationUnclear { .. }
         | Held::Unlawful { .. } => false,
     }

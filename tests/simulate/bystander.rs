@@ -138,7 +138,12 @@ impl Bystander {
                 self.ended(now, body, &open, end);
                 Ok(())
             }
-            Fact::Intended { .. } | Fact::Ended { .. } | Fact::Reported { .. } | Fact::ConfigurationNoted { .. } => Ok(()),
+            Fact::Intended { .. }
+            | Fact::Ended { .. }
+            | Fact::Reported { .. }
+            | Fact::ConfigurationNoted { .. }
+            | Fact::Published { .. }
+            | Fact::ValuesLost { .. } => Ok(()),
         }
     }
 

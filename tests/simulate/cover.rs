@@ -200,6 +200,7 @@ fn kind(held: &Held) -> &'static str {
         Held::Budget { .. } => "held budget",
         Held::After { .. } => "held after",
         Held::Breaker { .. } => "held breaker",
+        Held::Handoff { .. } => "held: handoff",
         Held::Quarantined { .. } => "held quarantined",
         Held::JournalLost => "held journal lost",
         Held::OnHold { .. } => "held by hand",

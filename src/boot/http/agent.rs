@@ -14,7 +14,7 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{Peer, images, no_ticket, not_taken, read_body, text, ticket_of, when_ready};
+use super::{Peer, handoff, images, no_ticket, not_taken, read_body, text, ticket_of, when_ready};
 use crate::{
     boot::state::State,
     model::{
@@ -36,6 +36,7 @@ pub fn router(state: Arc<State>) -> Router {
     Router::new()
         .route("/agent/v1/hello", post(hello))
         .route("/agent/v1/report", post(report))
+        .route("/handoff/v1/{machine}/{number}/{token}", post(handoff::take))
         .route_layer(from_fn_with_state(state.clone(), when_ready))
         .merge(images::router(&state))
         .with_state(state)
@@ -78,6 +79,11 @@ async fn command(state: &State, attempt: &AttemptId, hello: AgentHello) -> Resul
         Ok(up) => up,
         Err(no) => return Ok(Err(no)),
     };
+    if let AgentCommand::Install { install, handoff, .. } = &mut command {
+        let given = state.given(attempt, install.user_data.as_deref());
+        install.user_data = given.map_err(|why| WitnessError::NotNow { attempt: attempt.clone(), why })?;
+        *handoff = state.handoff_place(attempt).map(Box::new);
+    }
     // Also when it is refused: what it is, or that it is another start, is why.
     state.saw(attempt, up, &mut since).await?;
     if let AgentCommand::Install { install, .. } = &mut command {

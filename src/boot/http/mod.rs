@@ -5,6 +5,7 @@ mod agent;
 mod callhome;
 #[cfg(fuzzing)]
 pub(super) mod callhome;
+mod handoff;
 mod images;
 mod plain;
 mod serve;

@@ -5,6 +5,7 @@ mod after;
 mod brake;
 mod budgets;
 mod drift;
+mod handoff;
 mod hardware;
 mod later;
 mod waves;
@@ -61,6 +62,7 @@ pub fn check(plan: &Plan, input: &Input<'_>) -> Vec<Violation> {
         reader.form(part);
         reader.ticket(part);
         reader.brake(part);
+        reader.handoffs(part);
         for step in &part.steps {
             reader.step(step);
         }
