@@ -809,12 +809,28 @@ fn later(page: &mut Page) {
     page.case("left, and its configuration noted", &gone, note(old.generation, old.basis(), None));
 }
 
+/// What is put right without a commit.
+fn drift(page: &mut Page) {
+    let drifts = |action: Action| Step { reason: Reason::PowerDrift { observed: PowerState::On }, ..step("m-3", action) };
+    let mut world = off_as_declared(|_| {});
+    page.case("drift of its power, put right", &world, steps("m-3", vec![drifts(off(false))]));
+    page.case("drift of its power, by force", &world, steps("m-3", vec![drifts(off(true))]));
+    page.case("a boot override that nobody saw", &world, one("m-3", Action::ClearBootOverride));
+    page.case("a boot override, in an install", &open(Rung::AgentUp), one("m-1", Action::ClearBootOverride));
+    world.fleet.settings.drift.damping.corrections = 0;
+    page.case("drift of its power, put right too often", &world, steps("m-3", vec![drifts(off(false))]));
+    let mut observed = off_as_declared(|_| {});
+    observed.fleet.settings.drift.power = DriftPolicy::Observe;
+    page.case("drift that is to be let be", &observed, steps("m-3", vec![drifts(off(false))]));
+}
+
 #[test]
 fn every_sentence_of_the_second_reader_is_said() {
     let mut page = Page::default();
-    for part in
-        [form, touched, identity, claims, releases, begins, attempts, tickets, budgets, order, closed, brake, replaced, renames, later]
-    {
+    for part in [
+        form, touched, identity, claims, releases, begins, attempts, tickets, budgets, order, closed, brake, replaced, renames, later,
+        drift,
+    ] {
         part(&mut page);
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
