@@ -1,12 +1,12 @@
 //! The traits that the engine sees. Everything that touches the world is behind one of them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use crate::model::{
-    AttemptId, BmcTarget, BootMode, BootTable, Brake, CommitId, Evidence, Fact, MachineName, Observation, Progress, Record, RetryClass,
-    SecretName, SecretSource, Snapshot, Timestamp,
+    AttemptId, BmcTarget, BootMode, BootTable, Brake, CommitId, Evidence, Fact, HandoffName, HandoffUse, MachineName, Observation,
+    Progress, Record, RetryClass, SecretName, SecretSource, Snapshot, Timestamp,
 };
 use crate::trust::{Commits, Signers};
 
@@ -164,6 +164,23 @@ pub trait Witness: Send + Sync {
     /// [`WitnessError`].
     async fn failed(&self, attempt: &AttemptId, wrote: bool, code: &str, why: &str) -> Result<(), WitnessError>;
 
+    /// Takes note that the system that `attempt` installed on `machine` published values. Returns after it is in the journal. A witness
+    /// without a journal takes none.
+    ///
+    /// # Errors
+    /// [`WitnessError`]; `NotOpen` when that system is not the one on the disk any more.
+    async fn published(&self, _machine: &MachineName, attempt: &AttemptId, _names: &BTreeSet<HandoffName>) -> Result<(), WitnessError> {
+        Err(WitnessError::NotOpen { attempt: attempt.clone() })
+    }
+
+    /// Takes note that published values are not there any more.
+    ///
+    /// # Errors
+    /// [`WitnessError`].
+    async fn values_lost(&self, _machine: &MachineName, attempt: &AttemptId, _names: &BTreeSet<HandoffName>) -> Result<(), WitnessError> {
+        Err(WitnessError::NotOpen { attempt: attempt.clone() })
+    }
+
     /// Takes progress. Not journaled; shown live, and proof that the agent is alive.
     fn progress(&self, attempt: &AttemptId, progress: Progress);
 
@@ -254,6 +271,42 @@ pub struct Credential {
     pub username: String,
     /// Password.
     pub password: String,
+}
+
+/// A value that one machine hands to others. Has no `Debug` and no `Display` on purpose (law 14).
+#[derive(Clone)]
+pub struct HandoffValue(String);
+
+/// Why a text can't be handed on. Never holds any of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadValue {
+    /// It is empty, or too long.
+    #[error("a value has 1 to {} bytes", HandoffUse::LONGEST)]
+    Length,
+    /// It could mean something where it is put: in YAML, in a shell, in a URL.
+    #[error("a value is made of A-Z, a-z, 0-9 and . _ : / + = -; write anything else in Base64")]
+    Character,
+}
+
+impl HandoffValue {
+    /// Checks `text`: 1 to 4096 bytes of letters, digits and `. _ : / + = -`. One machine's word goes into other machines' configuration, so
+    /// it must not be able to say more there than a value.
+    ///
+    /// # Errors
+    /// [`BadValue`].
+    pub fn new(text: String) -> Result<Self, BadValue> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/+=-".contains(&byte);
+        match text.len() {
+            1..=HandoffUse::LONGEST if text.bytes().all(plain) => Ok(Self(text)),
+            1..=HandoffUse::LONGEST => Err(BadValue::Character),
+            _ => Err(BadValue::Length),
+        }
+    }
+
+    /// The value, for whoever puts it where it belongs.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Why a secret can't be had. Never holds any of its value.

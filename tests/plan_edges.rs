@@ -26,6 +26,7 @@ fn done(state: &Reimage, power: PowerState, last: Option<(i64, Action)>, second:
         commit: CommitId([1; 20]),
         generation: install("v1", None, 0).generation,
         began: at(0),
+        seq: 1,
         evidence: vec![],
         reported: None,
         end: None,

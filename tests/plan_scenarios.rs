@@ -82,6 +82,8 @@ impl Scenario {
             "home-as" => self.home_as(rest),
             "report" => names(rest[0]).iter().for_each(|name| self.world.report(name, rest[1], rest.contains(&"wrote"))),
             "progress" => self.progress(rest),
+            "publish" => names(rest[0]).iter().for_each(|name| self.world.publish(name, rest[1])),
+            "lose" => names(rest[0]).iter().for_each(|name| self.world.lose(name, rest[1])),
             "old" => self.world.old = true,
             "restarted" => self.world.restarted = true,
             "lost" => self.world.history.lost = true,
@@ -310,9 +312,22 @@ fn set(machine: &mut Machine, key: &str, value: &str) {
     let (user_data, rebuild) = (own.as_ref().and_then(|own| own.user_data.as_deref()), own.as_ref().map_or(0, |own| own.rebuild));
     let image = own.as_ref().map_or("v1", |own| own.image.name.as_str());
     match key {
+        "decommission" if value == "none" => (machine.decommission, machine.power) = (None, PowerIntent::On),
+        "decommission" => wipe(machine, value),
+        "rebuild" if machine.decommission.is_some() => {
+            let wipe = machine.decommission.clone().unwrap();
+            decommission(machine, wipe.method, wipe.disks, value.parse().unwrap());
+        }
         "image" if value == "none" => machine.install = None,
         "image" => machine.install = Some(install(value, user_data, rebuild)),
         "config" => machine.install = Some(install(image, Some(value), rebuild)),
+        "publishes" => machine.handoffs.publishes = value.split(',').map(|name| name.parse().unwrap()).collect(),
+        "uses" => {
+            let uses: BTreeSet<HandoffUse> = value.split(',').map(wanted).collect();
+            let text: String = uses.iter().map(|wanted| format!("key: {}\n", wanted.marker())).collect();
+            machine.install = Some(install(image, Some(&text), rebuild));
+            machine.handoffs.uses = uses;
+        }
         "rebuild" => machine.install = Some(install(image, user_data, value.parse().unwrap())),
         "firmware" => {
             let (name, version) = value.split_once('=').unwrap();
@@ -345,6 +360,29 @@ fn set(machine: &mut Machine, key: &str, value: &str) {
         }
         other => panic!("unknown field {other}"),
     }
+}
+
+/// `zero:system`, `signatures:all`, `zero:A,B` of serial numbers.
+fn wipe(machine: &mut Machine, value: &str) {
+    let (method, disks) = value.split_once(':').unwrap();
+    let all = [WipeMethod::Signatures, WipeMethod::Discard, WipeMethod::SecureErase, WipeMethod::Zero];
+    let method = all.into_iter().find(|known| known.name() == method).unwrap();
+    let disks = match disks {
+        "system" => WipeDisks::System,
+        "all" => WipeDisks::All,
+        serial => WipeDisks::These(serials(serial)),
+    };
+    decommission(machine, method, disks, 0);
+}
+
+fn serials(text: &str) -> Vec<DiskHint> {
+    text.split(',').map(|serial| DiskHint { serial: Some(serial.to_owned()), ..DiskHint::default() }).collect()
+}
+
+/// `cp-1/join-token`.
+fn wanted(text: &str) -> HandoffUse {
+    let (from, name) = text.split_once('/').unwrap();
+    HandoffUse { from: from.parse().unwrap(), name: name.parse().unwrap() }
 }
 
 /// `a`, `a,b`, `web-1..3`.

@@ -15,10 +15,14 @@ use super::{
     image::BLOCK,
     write::{sync, unreadable},
 };
-use crate::model::{Digest, Generation, MachineName};
+use crate::model::{Digest, Generation, HandoffPlace, MachineName};
 
 /// Name of the partition, and label of the volume.
 pub const CIDATA: &str = "CIDATA";
+
+/// Where a system may publish values, and the certificate of who is there.
+const URL: &str = "handoff.url";
+const PEM: &str = "handoff.pem";
 
 /// The volume is not larger than this unless its files need it: it is made in RAM and written in one go.
 const VOLUME: u64 = 4 << 20;
@@ -41,21 +45,26 @@ pub struct Seed {
     /// NoCloud user-data; `None`: an empty cloud-config.
     #[serde(skip)]
     pub user_data: Option<String>,
+    /// Where the system may publish values: the files `handoff.url` and `handoff.pem`, which a shell can use as they are.
+    #[serde(skip)]
+    pub handoff: Option<HandoffPlace>,
 }
 
 impl Seed {
     /// File names and contents. YAML strings are written as JSON strings, which YAML 1.2 contains.
-    fn files(&self) -> [(&'static str, String); 4] {
+    fn files(&self) -> Vec<(&'static str, String)> {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
         let json = serde_json::to_string(self).unwrap_or_default();
         let (name, generation) = (quoted(self.machine.as_str()), quoted(&self.generation.to_string()));
         let phone_home = format!("phone_home: {{url: {}, post: [instance_id, hostname, fqdn], tries: 10}}", quoted(&self.call_home));
-        [
+        let handoff = self.handoff.iter().flat_map(|place| [(URL, place.url.clone()), (PEM, place.certificate.clone())]);
+        let files = [
             ("meta-data", format!("instance-id: {generation}\nlocal-hostname: {name}\n")),
             ("user-data", self.user_data.clone().unwrap_or_else(|| "#cloud-config\n{}\n".to_owned())),
             ("vendor-data", format!("#cloud-config\n{phone_home}\n")),
             ("rackwright.json", json + "\n"),
-        ]
+        ];
+        files.into_iter().chain(handoff).collect()
     }
 
     /// A FAT volume of at most `room` bytes that holds the files, for a disk with sectors of `sector` bytes: Linux mounts none whose
@@ -137,6 +146,7 @@ pub fn read_seed(disk: &mut dyn Disk) -> Option<Seed> {
     };
     let mut seed: Seed = serde_json::from_str(&text("rackwright.json")?).ok()?;
     seed.user_data = text("user-data");
+    seed.handoff = text(URL).zip(text(PEM)).map(|(url, certificate)| HandoffPlace { url, certificate });
     Some(seed)
 }
 
@@ -178,6 +188,7 @@ mod tests {
             digest: Digest::of(b"image"),
             machine: MachineName::new("web-01").unwrap(),
             user_data: user_data.map(str::to_owned),
+            handoff: user_data.map(|_| HandoffPlace { url: "https://10.0.0.1:8443/handoff".to_owned(), certificate: "PEM".to_owned() }),
         }
     }
 
@@ -236,11 +247,12 @@ mod tests {
 
     #[test]
     fn cloud_init_files_are_valid_whatever_the_values() {
-        let [(_, meta), (_, user), (_, vendor), (_, json)] = seed(None).files();
+        let files = seed(None).files();
+        let [(_, meta), (_, user), (_, vendor), (_, json)] = &files[..] else { panic!("{files:?}") };
         assert_eq!(meta, "instance-id: \"g1:e575e3261827e70cfb57f66e30185a81\"\nlocal-hostname: \"web-01\"\n");
         assert_eq!(user, "#cloud-config\n{}\n");
         let home = "phone_home: {url: \"http://10.0.0.1:8080/callhome/v1/web-01/3/abc\", post: [instance_id, hostname, fqdn], tries: 10}";
-        assert_eq!(vendor, format!("#cloud-config\n{home}\n"));
+        assert_eq!(*vendor, format!("#cloud-config\n{home}\n"));
         assert!(json.starts_with("{\"callHome\":\"http://10.0.0.1"), "{json}");
     }
 }

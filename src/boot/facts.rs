@@ -59,6 +59,11 @@ impl ServerFacts {
         format!("{}/callhome/v1/{}/{}/{token}", self.http(), attempt.machine, attempt.number)
     }
 
+    /// URL that the system installed by an attempt publishes values at.
+    pub fn handoff_url(&self, attempt: &AttemptId, token: &str) -> String {
+        format!("{}/handoff/v1/{}/{}/{token}", self.https(), attempt.machine, attempt.number)
+    }
+
     /// Absolute URL of an image: as it is, or under our image folder. HTTPS, so that the agent can show its token.
     pub fn image_url(&self, url: &str) -> String {
         if url.starts_with("http://") || url.starts_with("https://") {

@@ -15,6 +15,8 @@
 //! | script with the agent's token | HTTP | the address of the ticket's reservation |
 //! | orders and images | HTTPS | the bearer of the token |
 //! | 204 for a call-home | HTTP | the bearer of the token in its URL |
+//! | 204 for published values | HTTPS | the bearer of the token in its URL, of the system that is on the disk |
+//! | values that others published | HTTPS | the bearer of a ticket whose configuration uses them |
 //!
 //! **Non-goals.** No decision about who is installed: `plan` opens tickets. No address pools. No building of boot files.
 
@@ -23,6 +25,7 @@ mod config;
 pub mod dhcp;
 mod facts;
 mod files;
+mod handoff;
 mod http;
 mod places;
 mod router;

@@ -17,7 +17,9 @@ use super::{
     Config,
     dhcp::{answer::Via, socket},
     facts::ServerFacts,
-    files, http,
+    files,
+    handoff::Store,
+    http,
     router::Advertiser,
     script,
     state::State,
@@ -106,7 +108,9 @@ impl Server {
             |source| BootServerError::State { path, source }
         };
         let tokens = Tokens::open(&state_dir.join("boot.key")).map_err(unusable("boot.key"))?;
-        let (tls, fingerprint) = http::tls::open(state_dir, config.advertise).map_err(unusable("boot-tls.pem"))?;
+        let (tls, fingerprint, certificate) = http::tls::open(state_dir, config.advertise).map_err(unusable("boot-tls.pem"))?;
+
+        let handoffs = Store::open(&state_dir.join("handoff")).map_err(unusable("handoff"))?;
 
         let dhcp = datagrams("DHCP", config.dhcp, &config.interfaces)?;
         let proxy = datagrams("proxyDHCP", config.proxy_dhcp, &config.interfaces)?;
@@ -128,7 +132,9 @@ impl Server {
             fingerprint,
             kernel_arguments: config.kernel_arguments.clone(),
         };
-        let state = Arc::new(State::new(&config, facts, tokens, witness));
+        let mut state = State::new(&config, facts, tokens, witness);
+        (state.handoffs, state.certificate) = (handoffs, certificate);
+        let state = Arc::new(state);
         warn_of_missing(&state);
 
         let mut tasks = JoinSet::new();

@@ -1,7 +1,7 @@
 //! What DHCP, TFTP and HTTP share: the table in force, our addresses, and who is told what was seen.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     sync::{
@@ -17,11 +17,15 @@ use super::{
     Config,
     facts::ServerFacts,
     files::{self, INITRAMFS, KERNEL, LOCALBOOT},
+    handoff::Store,
     seldom::{Lines, Who},
     tokens::Tokens,
 };
 use crate::{
-    model::{AttemptId, BootTable, DhcpMode, Evidence, Mac, MachineName, NetworkName, Progress, Reservation, Rung, Ticket},
+    model::{
+        AttemptId, BootTable, DhcpMode, Evidence, HandoffName, HandoffPlace, HandoffUse, Mac, MachineName, NetworkName, Progress,
+        Reservation, Rung, Ticket,
+    },
     ports::{Witness, WitnessError},
 };
 
@@ -93,6 +97,10 @@ pub struct State {
     since: Mutex<BTreeMap<AttemptId, Since>>,
     told: Mutex<HashSet<(AttemptId, Rung)>>,
     heard: Mutex<HashMap<AttemptId, Instant>>,
+    /// What installed systems published.
+    pub handoffs: Store,
+    /// Our certificate as PEM, for systems that publish.
+    pub certificate: String,
     /// What was logged lately of what anyone on the network can cause.
     pub lines: Lines,
 }
@@ -111,6 +119,8 @@ impl State {
             since: Mutex::default(),
             told: Mutex::default(),
             heard: Mutex::default(),
+            handoffs: Store::default(),
+            certificate: String::new(),
             lines: Lines::default(),
         }
     }
@@ -127,13 +137,54 @@ impl State {
     }
 
     /// Puts a table in force.
-    pub fn publish(&self, table: Arc<BootTable>) {
+    pub fn publish(self: &Arc<Self>, table: Arc<BootTable>) {
+        self.sweep(&table);
         let open: HashSet<AttemptId> = table.tickets.values().map(|ticket| ticket.attempt.clone()).collect();
         lock(&self.since).retain(|attempt, _| open.contains(attempt));
         lock(&self.told).retain(|(attempt, _)| open.contains(attempt));
         lock(&self.heard).retain(|attempt, _| open.contains(attempt));
         *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Published::new(table));
         self.ready.store(true, Ordering::Release);
+    }
+
+    /// Forgets values of systems that are gone, and tells which of those are gone that should be there.
+    fn sweep(self: &Arc<Self>, table: &BootTable) {
+        self.handoffs.retain(|attempt| table.handoffs.publishers.contains_key(attempt));
+        for (attempt, publisher) in &table.handoffs.publishers {
+            let lost: BTreeSet<HandoffName> =
+                publisher.published.iter().filter(|name| !self.handoffs.has(attempt, name)).cloned().collect();
+            if lost.is_empty() {
+                continue;
+            }
+            tracing::error!(%attempt, ?lost, "published values are lost; whoever uses them waits until they are published again");
+            let (state, machine, attempt) = (self.clone(), publisher.machine.clone(), attempt.clone());
+            tokio::spawn(async move {
+                if let Err(error) = state.witness.values_lost(&machine, &attempt, &lost).await {
+                    tracing::warn!(%attempt, %error, "that values are lost could not be noted");
+                }
+            });
+        }
+    }
+
+    /// `user_data` for the agent of `attempt`, with the values that it may be given.
+    ///
+    /// # Errors
+    /// One of them is not there: its agent has to wait.
+    pub fn given(&self, attempt: &AttemptId, user_data: Option<&str>) -> Result<Option<String>, &'static str> {
+        let Some(text) = user_data else { return Ok(None) };
+        let published = self.published();
+        let released = published.table.handoffs.released.get(attempt);
+        let of = |wanted: &HandoffUse| Some((wanted.clone(), self.handoffs.get(released?.get(wanted)?, &wanted.name)?));
+        let missing = "since a value that its configuration uses is not there";
+        let values: BTreeMap<_, _> = HandoffUse::all_in(text).map_err(|_| missing)?.iter().filter_map(of).collect();
+        HandoffUse::fill(text, |wanted| values.get(wanted).map(|value| value.expose())).map(Some).map_err(|_| missing)
+    }
+
+    /// Where the system that `attempt` installs may publish values, if its manifest says that it does.
+    pub fn handoff_place(&self, attempt: &AttemptId) -> Option<HandoffPlace> {
+        let url = || self.facts.handoff_url(attempt, &self.tokens.handoff(attempt));
+        let publishes = self.published().table.handoffs.publishing.contains(attempt);
+        publishes.then(|| HandoffPlace { url: url(), certificate: self.certificate.clone() })
     }
 
     /// What was taken for `attempt` since its table was published.

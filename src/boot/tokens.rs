@@ -59,6 +59,11 @@ impl Tokens {
         self.derive("callhome", attempt)
     }
 
+    /// The token in the URL at which an attempt's system publishes values: 64 hexadecimal digits. It never goes over plain HTTP.
+    pub fn handoff(&self, attempt: &AttemptId) -> String {
+        self.derive("handoff", attempt)
+    }
+
     /// Whether `token` is the agent token of `attempt`; takes the same time for any wrong one.
     pub fn is_agent(&self, attempt: &AttemptId, token: &str) -> bool {
         self.verify("agent", attempt, token)
@@ -67,6 +72,11 @@ impl Tokens {
     /// Whether `token` is the call-home token of `attempt`; takes the same time for any wrong one.
     pub fn is_call_home(&self, attempt: &AttemptId, token: &str) -> bool {
         self.verify("callhome", attempt, token)
+    }
+
+    /// Whether `token` is the handoff token of `attempt`; takes the same time for any wrong one.
+    pub fn is_handoff(&self, attempt: &AttemptId, token: &str) -> bool {
+        self.verify("handoff", attempt, token)
     }
 
     fn derive(&self, purpose: &str, attempt: &AttemptId) -> String {
@@ -111,6 +121,7 @@ mod tests {
         let expected = |text: &[u8]| hex::encode(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]), text));
         assert_eq!(tokens.agent(&attempt("web-01#3")), expected(b"agent\0web-01#3"));
         assert_eq!(tokens.call_home(&attempt("web-01#3")), expected(b"callhome\0web-01#3"));
+        assert_eq!(tokens.handoff(&attempt("web-01#3")), expected(b"handoff\0web-01#3"));
     }
 
     #[test]

@@ -12,7 +12,8 @@ use tokio::sync::{Notify, watch};
 use super::{Ledger, brake::BrakeWatch, clock::ClockWatch, observe::Observations};
 use crate::{
     model::{
-        Action, AttemptId, Evidence, Fact, History, MachineHistory, MachineName, Outcome, Plan, Progress, SignedDuration, Status, Timestamp,
+        Action, AttemptId, Evidence, Fact, HandoffName, History, MachineHistory, MachineName, Outcome, Plan, Progress, SignedDuration,
+        Status, Timestamp,
     },
     ports::{BrakeLever, Clock, Journal, JournalError, Witness, WitnessError},
 };
@@ -194,7 +195,7 @@ fn is_new(history: &History, attempt: &AttemptId, evidence: &Evidence) -> Result
             (Evidence::AgentUp { boot_id: known, .. }, Evidence::AgentUp { boot_id, .. }) if known != boot_id => {}
             // Two starts of one machine must never both write (law 10).
             // Nor one start to two disks, nor any after a failure was reported: its answer may only have been lost on the way.
-            (Evidence::Writing { .. }, Evidence::Writing { .. }) if known != evidence || open.reported.is_some() => return Err(not_open()),
+            _ if evidence.leave().is_some() && (known != evidence || open.reported.is_some()) => return Err(not_open()),
             _ => return Ok(false),
         }
     }
@@ -213,7 +214,7 @@ impl Witness for Live {
             if !is_new(history, &about, &evidence)? {
                 return Ok(None);
             }
-            let begins = matches!(evidence, Evidence::Writing { .. });
+            let begins = evidence.leave().is_some();
             if let Some(why) = not_now(history, wanted, &about, now, order_limit).filter(|_| begins) {
                 return Err(WitnessError::NotNow { attempt: about, why });
             }
@@ -246,6 +247,41 @@ impl Witness for Live {
         let written = self.ledger.decide(now, &attempt.machine, decide).await?;
         if written {
             tracing::warn!(%attempt, wrote, code, why, "install failed");
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    async fn published(&self, machine: &MachineName, attempt: &AttemptId, names: &BTreeSet<HandoffName>) -> Result<(), WitnessError> {
+        let (about, id, said) = (machine.clone(), attempt.clone(), names.clone());
+        let decide = move |history: &History, _: &BTreeSet<AttemptId>| {
+            let known = history.machines.get(&about);
+            let life = known.and_then(MachineHistory::life).filter(|life| life.id == id);
+            let Some((known, life)) = known.zip(life) else { return Err(WitnessError::NotOpen { attempt: id }) };
+            let is_known = |name: &HandoffName| known.published.get(name).is_some_and(|known| known.attempt == id && known.lost.is_none());
+            let names: BTreeSet<HandoffName> = said.into_iter().filter(|name| !is_known(name)).collect();
+            Ok((!names.is_empty()).then(|| (life.commit, Fact::Published { machine: about, attempt: id.clone(), names })))
+        };
+        let written = self.ledger.decide(self.clock.now(), machine, decide).await?;
+        tracing::info!(%attempt, names = ?names.iter().map(HandoffName::as_str).collect::<Vec<_>>(), new = written, "published");
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    async fn values_lost(&self, machine: &MachineName, attempt: &AttemptId, names: &BTreeSet<HandoffName>) -> Result<(), WitnessError> {
+        let (about, id, names) = (machine.clone(), attempt.clone(), names.clone());
+        let decide = move |history: &History, _: &BTreeSet<AttemptId>| {
+            let known = history.machines.get(&about);
+            let is_there = |name: &&HandoffName| {
+                let known = known.and_then(|known| known.published.get(*name));
+                known.is_some_and(|known| known.attempt == id && known.lost.is_none())
+            };
+            let names: BTreeSet<HandoffName> = names.iter().filter(is_there).cloned().collect();
+            let commit = known.and_then(MachineHistory::life).map(|life| life.commit);
+            let Some(commit) = commit.filter(|_| !names.is_empty()) else { return Ok::<_, WitnessError>(None) };
+            Ok(Some((commit, Fact::ValuesLost { machine: about, attempt: id, names })))
+        };
+        if self.ledger.decide(self.clock.now(), machine, decide).await? {
             self.wake.notify_one();
         }
         Ok(())
@@ -338,6 +374,32 @@ mod tests {
         let done = Fact::Ended { machine: name(), intention: 5, outcome: Outcome::Done };
         live.ledger.append(AT + Duration::from_secs(1), COMMIT, vec![done]).await.unwrap();
         live.saw(&attempt(), writing()).await.unwrap();
+    }
+
+    fn names(names: &[&str]) -> BTreeSet<HandoffName> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_published_is_written_down_once_and_only_of_the_system_on_the_disk() {
+        let live = with(Vec::new()).await;
+        let refused = live.published(&name(), &attempt(), &names(&["token"])).await;
+        assert!(matches!(refused, Err(WitnessError::NotOpen { .. })), "nothing is installed yet");
+        let written = Evidence::Written { digest: crate::model::Digest::of(b"image"), bytes: 1 };
+        live.ledger.append(AT, COMMIT, vec![saw(writing()), saw(written)]).await.unwrap();
+        let records = || live.ledger.with(|history| history.seq);
+        let before = records();
+        live.published(&name(), &attempt(), &names(&["token"])).await.unwrap();
+        live.published(&name(), &attempt(), &names(&["token"])).await.unwrap();
+        assert_eq!(records(), before + 1);
+        let known = || live.ledger.with(|history| history.machines[&name()].published.clone());
+        live.values_lost(&name(), &attempt(), &names(&["token", "other"])).await.unwrap();
+        live.values_lost(&name(), &attempt(), &names(&["token"])).await.unwrap();
+        assert_eq!((records(), known().values().all(|said| said.lost.is_some())), (before + 2, true));
+        live.published(&name(), &attempt(), &names(&["token"])).await.unwrap();
+        assert!(known().values().all(|said| said.lost.is_none() && said.seq == before + 3));
+        let other = AttemptId { number: 7, ..attempt() };
+        assert!(matches!(live.published(&name(), &other, &names(&["token"])).await, Err(WitnessError::NotOpen { .. })));
     }
 
     #[tokio::test]

@@ -24,6 +24,8 @@ pub(crate) struct Last {
     rest: Fleet,
     /// Warnings. Each is about its own file alone.
     warnings: Vec<Problem>,
+    /// Whether machines use values of others: whether one may then be installed at all depends on the rest of the fleet.
+    hands: bool,
 }
 
 impl Last {
@@ -32,12 +34,14 @@ impl Last {
         if !loaded.is_usable() || templates.paths().any(|path| parse::role(path) == Role::Manifest) {
             return None;
         }
+        let hands = loaded.fleet.machines.values().any(|machine| !machine.handoffs.uses.is_empty());
         let Fleet { machines: _, settings, networks, rollouts, secrets } = &loaded.fleet;
         let (settings, networks, rollouts, secrets) = (settings.clone(), networks.clone(), rollouts.clone(), secrets.clone());
         Some(Self {
             files: files.iter().map(|(path, entry)| (path.clone(), (entry.id, entry.kind))).collect(),
             rest: Fleet { machines: BTreeMap::new(), settings, networks, rollouts, secrets },
             warnings: loaded.problems.clone(),
+            hands,
         })
     }
 }
@@ -52,9 +56,12 @@ struct Change<'a> {
 /// Reads the files of a commit, if there was no error in the load before, few files have changed since, they held and hold nothing but
 /// machines, and nothing is wrong in them.
 pub(crate) fn load(files: &Files, cache: &mut Cache) -> Option<Loaded> {
-    let last = cache.last.as_ref().filter(|_| !cache.is_overgrown(files.len()))?;
+    let last = cache.last.as_ref().filter(|last| !last.hands && !cache.is_overgrown(files.len()))?;
     let changes = changes(files, last, cache)?;
     let fresh = resolve(files, &changes, cache)?;
+    if fresh.iter().any(|machine| !machine.handoffs.uses.is_empty()) {
+        return None;
+    }
     let (mut machines, mut owned) = cache.owned.take()?;
     for doc in changes.iter().filter_map(|change| change.before.as_ref()).flat_map(|parsed| &parsed.docs) {
         let gone = machines.remove(&MachineName::new(doc.metadata.name.as_str()).ok()?)?;

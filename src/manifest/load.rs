@@ -6,7 +6,7 @@ use super::{
     again::{self, Last},
     cache::{Cache, Resolved},
     fault::{At, Fault, path_to, place_all},
-    machine,
+    handoff, machine,
     names::Names,
     parse::{self, Parsed, Role},
     raw::{Kind, Spec},
@@ -36,7 +36,7 @@ impl Loaded {
 }
 
 /// A document, and the id of the blob that it stands in.
-type Listed<'a> = (Source<'a>, [u8; 20]);
+pub(crate) type Listed<'a> = (Source<'a>, [u8; 20]);
 
 /// A manifest file of this commit.
 struct File<'a> {
@@ -79,10 +79,11 @@ fn whole(files: &Files, cache: &mut Cache) -> Loaded {
     }
     fleet.machines = declared.iter().map(|(machine, _)| (machine.name.clone(), Arc::clone(machine))).collect();
     faults.extend(unique::check(&declared, &fleet.machines, &mut cache.owned));
+    fleet.rollouts = world.rollouts.clone();
+    faults.extend(handoff::check(files, &machines, &world, &fleet));
     let problems = if faults.is_empty() { Vec::new() } else { place_all(files, faults) };
     fleet.settings = world.settings;
     fleet.networks = world.networks;
-    fleet.rollouts = world.rollouts;
     fleet.secrets = world.secrets;
     let loaded = Loaded { fleet, problems };
     cache.last = Last::of(files, &world.templates, &loaded);

@@ -3,16 +3,17 @@
 //! A profile begins with those that it `extends`, in order; then its own values; a machine's own come last. The last one to
 //! state a value wins. Only `disks.keep` adds up, because a list of what is never written must not get shorter by a slip.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     fault::{At, Fault, Path, path_to},
+    handoff,
     names::Names,
     parse::Doc,
     raw::{self, Kind, ProfileSpec, Spec},
     text,
 };
-use crate::model::{BootMode, DiskHint, OnConfigChange, PowerIntent};
+use crate::model::{BootMode, DiskHint, HandoffName, OnConfigChange, PowerIntent};
 
 /// How long a chain of `extends` may be. People lose the thread after four; this only bounds the recursion.
 const MAX_EXTENDS: usize = 32;
@@ -28,6 +29,7 @@ pub(crate) struct Settings<'a> {
     pub(crate) user_data: Option<&'a str>,
     pub(crate) on_config_change: Option<OnConfigChange>,
     pub(crate) firmware: BTreeMap<String, String>,
+    pub(crate) publishes: Option<BTreeSet<HandoffName>>,
 }
 
 impl<'a> Settings<'a> {
@@ -44,6 +46,7 @@ impl<'a> Settings<'a> {
             keep: self.keep,
             user_data: over.user_data.or(self.user_data),
             on_config_change: over.on_config_change.or(self.on_config_change),
+            publishes: over.publishes.clone().or(self.publishes),
         }
     }
 }
@@ -58,6 +61,7 @@ pub(crate) struct Stated<'a> {
     pub(crate) configuration: Option<&'a raw::Configuration>,
     pub(crate) on_config_change: Option<OnConfigChange>,
     pub(crate) firmware: &'a raw::Labels,
+    pub(crate) publishes: Option<&'a Vec<String>>,
 }
 
 impl<'a> Stated<'a> {
@@ -99,6 +103,7 @@ impl<'a> Stated<'a> {
             let keep = disks.keep.iter().enumerate();
             settings.keep = keep.filter_map(|(n, hint)| disk_hint(hint, number, || path_to!["spec", "disks", "keep", n], faults)).collect();
         }
+        settings.publishes = self.publishes.map(|stated| handoff::published(stated, number, &path_to!["spec", "publishes"], faults));
         if let Some(path) = settings.user_data.filter(|path| !template_exists(path)) {
             let at = At::Value(number, path_to!["spec", "configuration", "cloudInit", "userData"]);
             let hint = names.nearest_template(path).map(|near| format!("did you mean `{near}`?"));
@@ -110,7 +115,7 @@ impl<'a> Stated<'a> {
     }
 }
 
-fn disk_hint(raw: &raw::DiskHint, number: usize, at: impl Fn() -> Path, faults: &mut Vec<Fault>) -> Option<DiskHint> {
+pub(crate) fn disk_hint(raw: &raw::DiskHint, number: usize, at: impl Fn() -> Path, faults: &mut Vec<Fault>) -> Option<DiskHint> {
     let mut whole = true;
     let mut text = |value: &Option<raw::Text>, field: &str| {
         let value = value.as_ref().map(|value| value.0.trim().to_owned());
@@ -165,6 +170,7 @@ impl ProfileSpec {
             configuration: self.configuration.as_ref(),
             on_config_change: self.on_config_change,
             firmware: &self.firmware,
+            publishes: self.publishes.as_ref(),
         }
     }
 }

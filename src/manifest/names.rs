@@ -26,6 +26,11 @@ impl<'a> Names<'a> {
         self.known.entry(kind).or_default().insert(name);
     }
 
+    /// Whether there is a `kind` called `name`, or a document that can't be read and says so.
+    pub(crate) fn has(&self, kind: Kind, name: &str) -> bool {
+        self.known.get(&kind).is_some_and(|known| known.contains(name))
+    }
+
     /// A fault if there is no `kind` called `name`.
     pub(crate) fn check(&self, kind: Kind, name: &str, number: usize, at: impl FnOnce() -> Path) -> Option<Fault> {
         let known = self.known.get(&kind);

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(crate) use super::{
+    decommission::Decommission,
     raw_rollout::{Breaker, Budgets, MaxDestructive, MaxUnavailable, PerLabel, RolloutSpec, Window},
     scalars::{AmountText, Freeze, Labels, SizeText, Text},
     signatures::SignaturesSpec,
@@ -158,6 +159,8 @@ pub(crate) struct MachineSpec {
     /// Raise it to wipe and rebuild.
     #[serde(default)]
     pub(crate) rebuild: u64,
+    /// Wipe it, prove that, and switch it off for good.
+    pub(crate) decommission: Option<Decommission>,
     /// True: observe only.
     #[serde(default)]
     pub(crate) suspend: bool,
@@ -165,6 +168,8 @@ pub(crate) struct MachineSpec {
     pub(crate) boot: Option<Boot>,
     /// What is put on the disk beside the image, instead of the profile's.
     pub(crate) configuration: Option<Configuration>,
+    /// Names of values that the installed system may publish, for templates that say `handoff("machine", "name")`.
+    pub(crate) publishes: Option<Vec<String>>,
     /// What to do when only the configuration is another: Reinstall, or leave it to the NextInstall. Instead of the profile's.
     pub(crate) on_config_change: Option<OnConfigChange>,
     /// Firmware versions that it should have, by the BMC's name for them. Adds to its profile's. Compared, never changed.
@@ -305,6 +310,8 @@ pub(crate) struct ProfileSpec {
     pub(crate) disks: Option<Disks>,
     /// What is put on the disk beside the image.
     pub(crate) configuration: Option<Configuration>,
+    /// Names of values that the installed system may publish, for templates that say `handoff("machine", "name")`.
+    pub(crate) publishes: Option<Vec<String>>,
     /// What to do when only the configuration is another: Reinstall, or leave it to the NextInstall (another image, a raised `rebuild`, a
     /// failed install). Reinstall if neither machine nor profile says so. Changing it reinstalls nothing.
     pub(crate) on_config_change: Option<OnConfigChange>,

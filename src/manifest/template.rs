@@ -1,4 +1,5 @@
-//! Templates: their inputs are `machine`, `profile` and `network`, and nothing else. An undefined name is an error.
+//! Templates: their inputs are `machine`, `profile` and `network`, and nothing else, and `handoff` for values that other machines publish.
+//! An undefined name is an error.
 //!
 //! **Invariant.** What a template makes follows from its own text and its inputs: none can include another, so that a machine is
 //! rendered again exactly when one of the two changed.
@@ -13,17 +14,21 @@ use serde::Serialize;
 
 use super::{
     fault::{At, Fault, TOP},
+    handoff::FUNCTION,
     parse,
     spans::Place,
     text::nearest,
 };
-use crate::model::{FileKind, Files, Network, Nic, Place as Stand};
+use crate::model::{FileKind, Files, HANDOFF_MARKS, HandoffName, HandoffUse, MachineName, Network, Nic, Place as Stand};
 
 /// How many instructions one rendering may take: thousands of lines of template, but no endless loop.
 const FUEL: u64 = 500_000;
 
 /// The largest rendered user-data. A seed partition has room for it, and no person reviews more.
 const MAX_RENDERED: usize = 1 << 20;
+
+/// Room that is kept in it for each handed value, in bytes: the longest that one may be.
+const HANDED: usize = HandoffUse::LONGEST;
 
 /// Statements of the template language that read another template.
 const READERS: &[&str] = &["include", "import", "from", "extends"];
@@ -127,6 +132,7 @@ impl<'a> Templates<'a> {
         environment.set_lstrip_blocks(true);
         environment.set_fuel(Some(FUEL));
         environment.set_debug(true);
+        environment.add_function(FUNCTION, hand);
         // `readers` refuses what it finds; what it could overlook finds nothing.
         environment.set_path_join_callback(|_, _| "another template".into());
         let mut templates = Self { environment, sources: BTreeMap::new(), broken: BTreeMap::new() };
@@ -146,6 +152,10 @@ impl<'a> Templates<'a> {
         let readers = readers(source);
         if !readers.is_empty() {
             self.broken.insert(path, readers.into_iter().map(|(at, word)| reads_another(path, source, at, word)).collect());
+            return;
+        }
+        if let Some(at) = source.find(HANDOFF_MARKS) {
+            self.broken.insert(path, vec![reserved(path, At::Place(range_place(source, at, at + 1)))]);
             return;
         }
         if let Err(error) = self.environment.add_template(path, source) {
@@ -195,12 +205,44 @@ impl<'a> Templates<'a> {
         inputs.extend(profile.map(|name| ("profile", Value::from_iter([("name", name)]))));
         inputs.extend(network.map(|network| ("network", network.clone())));
         let fault = match template.render(Value::from_iter(inputs)) {
-            Ok(text) if text.len() <= MAX_RENDERED => return Some(Ok(text)),
+            Ok(text) if text.len() + HANDED * text.matches(HANDOFF_MARKS[0]).count() <= MAX_RENDERED => match HandoffUse::all_in(&text) {
+                Ok(uses) if uses.is_empty() => return Some(Ok(text)),
+                Ok(_) | Err(_) if holds_marks(machine) => reserved(path, TOP),
+                Ok(_) => return Some(Ok(text)),
+                Err(_) => changed(path, source),
+            },
             Ok(_) => in_file(path, Fault::error("too-large", TOP, "what this template makes is larger than 1 MiB")),
             Err(error) => explain(path, source, &error),
         };
         Some(Err(Fault { machine: Some(machine.name.to_owned()), ..fault }))
     }
+}
+
+/// `handoff("cp-1", "join-token")` in a template: what stands for the value until the boot server puts it there.
+fn hand(from: String, name: String) -> Result<String, Error> {
+    let refused = |bad: String| Error::new(ErrorKind::InvalidOperation, bad);
+    let from = MachineName::new(from).map_err(|bad| refused(bad.to_string()))?;
+    let name = HandoffName::new(name).map_err(|bad| refused(bad.to_string()))?;
+    Ok(HandoffUse { from, name }.marker())
+}
+
+/// Whether something that people wrote in a manifest would pass for a handed value.
+fn holds_marks(machine: &MachineInput<'_>) -> bool {
+    // Where it can't be told it is not let pass.
+    serde_json::to_string(machine).map_or(true, |text| text.contains(HANDOFF_MARKS))
+}
+
+fn reserved(path: &str, at: At) -> Fault {
+    let fault = Fault::error("bad-template", at, "the characters U+FDD0 and U+FDD1 mark handed values and may not be written");
+    in_file(path, fault.hint("write `{{ handoff(\"machine\", \"name\") }}`"))
+}
+
+/// What a template does to a marker can't be done to the value, which nobody knows yet.
+fn changed(path: &str, source: &str) -> Fault {
+    let at = source.find(FUNCTION).unwrap_or_default();
+    let at = At::Place(range_place(source, at, at + FUNCTION.len()));
+    let fault = Fault::error("bad-template", at, "what `handoff` gives is changed here, and the value is not known before the install");
+    in_file(path, fault.hint("let it stand in the text as it is, without filters"))
 }
 
 fn in_file(path: &str, fault: Fault) -> Fault {
@@ -265,7 +307,7 @@ fn first_use(source: &str, name: &str) -> Place {
     found.map_or(Place { line: 1, column: 1, length: 1 }, |at| range_place(source, at, at + name.len()))
 }
 
-fn range_place(source: &str, start: usize, end: usize) -> Place {
+pub(super) fn range_place(source: &str, start: usize, end: usize) -> Place {
     let before = source.get(..start).unwrap_or_default();
     let line = before.matches('\n').count() as u32 + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() as u32 + 1;

@@ -13,7 +13,8 @@ fn retry_may_help(code: &str, wrote: bool) -> bool {
     match code {
         "disk-write" | "disk-read" | "disk-open" | "disk-list" | "verify-failed" | "wrong-digest" | "image-corrupt" | "no-disk-matches"
         | "two-disks-match" | "disk-kept" | "disk-too-small" | "disk-sector-size" | "identity" | "agent-refused" | "no-seed-partition"
-        | "seed-too-large" => false,
+        | "seed-too-large" | "two-hints-one-disk" | "keep-unclear" | "disk-read-only" | "disk-remote" | "disk-size"
+        | "wipe-unsupported" | "wipe-shared" | "disk-frozen" | "disk-locked" | "erase-failed" | "not-wiped" => false,
         "image-unavailable" | "image-changed" | "network" | "stream" | "timeout" | "restarted-while-writing" => true,
         _ => !wrote,
     }
@@ -53,6 +54,7 @@ impl MachineHistory {
                 generation: *generation,
                 basis: *basis,
                 began: at,
+                seq,
                 evidence: Vec::new(),
                 reported: None,
                 end: None,
@@ -70,6 +72,8 @@ impl MachineHistory {
                     attempt.end = Some((at, end.clone()));
                 }
             }
+            Fact::Published { attempt, names, .. } => self.published(seq, at, attempt, names),
+            Fact::ValuesLost { attempt, names, .. } => self.values_lost(at, attempt, names),
             Fact::Released { .. } | Fact::Renamed { .. } => {}
         }
     }
@@ -102,7 +106,10 @@ impl MachineHistory {
         attempt.evidence.push((at, evidence.clone()));
         let (generation, basis) = (attempt.generation, attempt.basis);
         match evidence.rung() {
-            Rung::Writing if !written => self.holds(None, None),
+            Rung::Writing if !written => {
+                self.holds(None, None);
+                self.published.clear();
+            }
             Rung::Written if self.installed != Some(generation) => self.holds(Some(generation), basis),
             _ => {}
         }

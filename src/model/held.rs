@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptId, DriftClass, Freeze, Generation, Hold, MachineName, RolloutName, Timestamp, Unknown};
+use super::{AttemptId, DriftClass, Freeze, Generation, HandoffUse, HandoffWait, Hold, MachineName, RolloutName, Timestamp, Unknown};
 
 /// Why a machine is not being worked on.
 #[must_use]
@@ -87,6 +87,15 @@ pub enum Held {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         tripped: bool,
     },
+    /// A value that its template uses is not there.
+    Handoff {
+        /// The value.
+        value: HandoffUse,
+        /// Why it is not there.
+        wait: HandoffWait,
+        /// Since when, where that is known.
+        since: Option<Timestamp>,
+    },
     /// Too many failures in the group under this commit (law 7).
     Breaker {
         /// The group.
@@ -166,9 +175,15 @@ pub enum Held {
         /// What is wrong.
         what: String,
     },
+    /// It came into the fleet with `decommission`, so it was taken as it is (law 5): no wipe of it is on record.
+    Unproved,
     /// The journal is empty, but the repository's notes show that there was one: nothing is installed on claim.
     JournalLost,
 }
+
+/// What [`Held::Unproved`] says.
+const UNPROVED: &str =
+    "it came into the fleet with decommission and is taken as it is: nothing was wiped, nothing is proved; raise rebuild to wipe it";
 
 impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -183,7 +198,7 @@ impl fmt::Display for Held {
             Held::Unclear { with } => {
                 write!(f, "it shares hardware with {with}, and which is which is not clear: change one name, serial or MAC at a time")
             }
-            Held::Incomplete { field } => write!(f, "{field} is not set, so nothing can be installed"),
+            Held::Incomplete { field } => write!(f, "{field} is not set, so nothing can be written"),
             Held::Unavailable { scope, used, allowed } => write!(f, "{used} of at most {allowed} unavailable in {scope}"),
             Held::Budget { scope, wanted, allowed, needs } => {
                 write!(f, "the commit reinstalls {wanted} of {scope}, {allowed} are allowed: {needs}")
@@ -194,6 +209,7 @@ impl fmt::Display for Held {
                 healthy_at.map_or(Ok(()), |at| write!(f, " and has to stay so until {at:.0}"))?;
                 if *tripped { write!(f, ", and whose breaker is open") } else { Ok(()) }
             }
+            Held::Handoff { value, wait, since } => write!(f, "waits for {value}: {}", wait.text(&value.from, *since)),
             Held::Breaker { scope, failures, allowed } => {
                 let counted = if *failures == 1 { "failure" } else { "failures" };
                 write!(f, "breaker of {scope} is open: {failures} {counted}, {allowed} open it")
@@ -216,6 +232,7 @@ impl fmt::Display for Held {
             Held::Unlawful { law, what } => {
                 write!(f, "not done, since the plan would break law {law}: {what}. This is a fault of Rackwright; please report it")
             }
+            Held::Unproved => f.write_str(UNPROVED),
             Held::JournalLost => {
                 write!(f, "the journal was lost, so nothing is installed on claim: set onClaim to Adopt, then raise rebuild to install it")
             }

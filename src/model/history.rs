@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, AttemptEnd, AttemptId, Basis, CommitId, Evidence, Generation, MachineName, Outcome, Rung, Step, Timestamp};
+use super::{
+    Action, AttemptEnd, AttemptId, Basis, CommitId, DiskProof, Evidence, Generation, HandoffName, MachineName, Outcome, Published, Rung,
+    Step, Timestamp,
+};
 
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +118,24 @@ pub enum Fact {
         /// How.
         end: AttemptEnd,
     },
+    /// An installed system published values for others. They are kept elsewhere; only their names are here (law 14).
+    Published {
+        /// The machine.
+        machine: MachineName,
+        /// The attempt that installed that system.
+        attempt: AttemptId,
+        /// What was published.
+        names: BTreeSet<HandoffName>,
+    },
+    /// Published values are not there any more, although nobody withdrew them.
+    ValuesLost {
+        /// The machine.
+        machine: MachineName,
+        /// The attempt whose system published them.
+        attempt: AttemptId,
+        /// Which.
+        names: BTreeSet<HandoffName>,
+    },
 }
 
 impl Fact {
@@ -124,6 +145,8 @@ impl Fact {
             Fact::Claimed { machine, .. }
             | Fact::Released { machine }
             | Fact::HardwareChanged { machine, .. }
+            | Fact::Published { machine, .. }
+            | Fact::ValuesLost { machine, .. }
             | Fact::ConfigurationNoted { machine, .. }
             | Fact::Ended { machine, .. } => machine,
             Fact::Renamed { to, .. } => to,
@@ -185,9 +208,11 @@ pub struct MachineHistory {
     /// Later steps that may have changed its power, the last of each kind, and when they were begun: their end was not recorded, or the
     /// BMC did not answer in time.
     pub unsure: Vec<(Timestamp, Step)>,
+    /// Values that the system on its disk published. Gone with that system.
+    pub published: BTreeMap<HandoffName, Published>,
 }
 
-/// One attempt at an install.
+/// One attempt at an install or a wipe.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {
     /// Its id.
@@ -200,6 +225,8 @@ pub struct Attempt {
     pub basis: Option<Basis>,
     /// When it began.
     pub began: Timestamp,
+    /// Number of the record that says so.
+    pub seq: u64,
     /// Evidence, in order.
     pub evidence: Vec<(Timestamp, Evidence)>,
     /// A failure that the agent or a step reported.
@@ -221,6 +248,16 @@ impl Attempt {
 }
 
 impl MachineHistory {
+    /// The last attempt that wiped its disks for `generation` and proved it, if that is what they are since.
+    pub fn wiped(&self, generation: Generation) -> Option<(&Attempt, Timestamp, &[DiskProof])> {
+        let own = self.attempts.iter().rev().filter(|attempt| attempt.generation == generation && self.installed == Some(generation));
+        let mut proofs = own.flat_map(|attempt| attempt.evidence.iter().map(move |(at, evidence)| (attempt, *at, evidence)));
+        proofs.find_map(|(attempt, at, evidence)| match evidence {
+            Evidence::Wiped { proof } => Some((attempt, at, proof.as_slice())),
+            _ => None,
+        })
+    }
+
     /// The attempt that has not ended.
     pub fn open_attempt(&self) -> Option<&Attempt> {
         self.attempts.last().filter(|attempt| attempt.end.is_none())

@@ -98,6 +98,10 @@ name!(
     SecretName
 );
 name!(
+    /// A value that a machine publishes: the name only, never the value.
+    HandoffName
+);
+name!(
     /// A site: one controller's part of the world. Part of the ref that its notes are written to.
     SiteName
 );

@@ -45,7 +45,12 @@ impl MachineHistory {
             corrections,
             basis: _,
             deferred: _,
+            published,
         } = self;
+        for said in published.values_mut() {
+            move_by(&mut said.at, by);
+            said.lost.iter_mut().for_each(|at| move_by(at, by));
+        }
         let single = claimed.iter_mut().chain(power_changed);
         let steps = pending.iter_mut().map(|(_, at, _)| at).chain(switched.iter_mut().map(|(at, _)| at));
         let unsure = unsure.iter_mut().map(|(at, _)| at);
@@ -63,7 +68,7 @@ impl MachineHistory {
 
 impl Attempt {
     fn shift(&mut self, by: SignedDuration) {
-        let Self { id: _, commit: _, generation: _, began, evidence, reported, end, basis: _ } = self;
+        let Self { id: _, commit: _, generation: _, began, evidence, reported, end, basis: _, seq: _ } = self;
         let ends = reported.iter_mut().chain(end).map(|(at, _)| at);
         evidence.iter_mut().map(|(at, _)| at).chain(ends).chain([began]).for_each(|at| move_by(at, by));
     }

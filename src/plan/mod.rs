@@ -17,6 +17,7 @@ mod drift;
 mod estimate;
 mod goes_on;
 mod groups;
+mod handoff;
 mod identity;
 mod later;
 mod machine;
@@ -28,6 +29,7 @@ mod review;
 mod waits;
 mod waves;
 mod windows;
+mod wipe;
 mod wish;
 
 use std::collections::BTreeMap;
@@ -42,7 +44,7 @@ pub use review::{LONGEST, render_markdown};
 
 use crate::model::{
     Action, AttemptEnd, AttemptId, Brake, Commit, Fleet, Held, History, Install, Machine, MachineHistory, MachineName, MachinePlan,
-    Observation, OnClaim, Plan, PowerIntent, PowerState, Problem, Reason, Step, Timestamp,
+    Observation, OnClaim, Plan, PowerIntent, PowerState, Problem, Published, Reason, Step, Timestamp,
 };
 use groups::Groups;
 use names::{Names, Standing};
@@ -98,6 +100,8 @@ struct Case<'a> {
     failed: bool,
     /// Counts against `maxDestructive`.
     wanted_by_commit: bool,
+    /// Values of others that an install of it waits for.
+    missing: Vec<Held>,
 }
 
 impl Case<'_> {
@@ -126,7 +130,7 @@ impl Case<'_> {
         if self.open {
             return true;
         }
-        if self.machine.install.is_none() || self.machine.suspend {
+        if self.machine.generation().is_none() || self.machine.suspend {
             return false;
         }
         let settled = self.named() && self.history.is_some() && matches!(self.wish, Wish::Nothing | Wish::Quarantine(_));
@@ -175,11 +179,14 @@ fn fails(step: &Step) -> bool {
 /// The history of a fleet of which every machine is claimed and holds what it should: the ground for comparing two commits without
 /// a controller.
 pub fn baseline(fleet: &Fleet, now: Timestamp) -> History {
+    let said =
+        |machine: &Machine| Published { attempt: AttemptId { machine: machine.name.clone(), number: 0 }, seq: 0, at: now, lost: None };
     let of = |machine: &Machine| MachineHistory {
         claimed: Some(now),
         hardware: hardware(machine),
         installed: machine.generation(),
         basis: machine.install.as_ref().map(Install::basis),
+        published: machine.handoffs.publishes.iter().map(|name| (name.clone(), said(machine))).collect(),
         ..MachineHistory::default()
     };
     let machines = fleet.machines.iter().map(|(name, machine)| (name.clone(), of(machine))).collect();
@@ -201,6 +208,7 @@ fn case<'a>(input: &Input<'a>, names: &Names<'a>, groups: &Groups<'a>, machine: 
         _ if matches!(standing, Some(Standing::Unclear(_))) => Wish::Nothing,
         Some(_) if standing == Some(Standing::Replaced) => Wish::Nothing,
         Some(history) => wish(machine, history, input.former, input.now, &input.deadlines),
+        None if machine.decommission.is_some() && machine.on_claim == OnClaim::Install => Wish::Install(Reason::Decommissioned),
         None if machine.install.is_some() && machine.on_claim == OnClaim::Install => Wish::Install(Reason::InstallOnClaim),
         None => Wish::Nothing,
     };
@@ -241,6 +249,7 @@ fn case<'a>(input: &Input<'a>, names: &Names<'a>, groups: &Groups<'a>, machine: 
         unavailable,
         out_of_service: unavailable || unknown_disk || never_installed,
         failed,
+        missing: handoff::missing(input, names, machine, history.and_then(MachineHistory::open_attempt)),
         wanted_by_commit: open || begun || wish.reason().is_some() || (quarantined && unknown_disk),
         wish,
     }

@@ -11,7 +11,7 @@ use std::{
 
 use rackwright::{
     manifest::{self, Cache},
-    model::{Action, Brake, Commit, CommitId, FileEntry, FileKind, Files, Fleet, History, Observation, Plan, Timestamp},
+    model::{Action, Brake, Commit, CommitId, DriftClass, FileEntry, FileKind, Files, Fleet, History, Observation, Plan, Timestamp},
     plan,
     ports::Bmc as _,
 };
@@ -100,15 +100,20 @@ async fn leads_to_nothing(folder: &Path, name: &str) -> String {
         assert!(part.drift.is_empty() && part.held.is_empty() && part.waiting.is_none() && part.reimage.is_none(), "{name}: {part:?}");
     }
     let later = planned(&loaded.fleet, &plan::baseline(&loaded.fleet, now), &seen);
+    let mut overrides = BTreeMap::new();
     for part in later.machines.values() {
-        let empty = part.steps.is_empty() && part.drift.is_empty() && part.held.is_empty() && part.waiting.is_none();
-        assert!(empty, "{name}: {part:?}");
+        assert!(part.steps.is_empty() && part.held.is_empty() && part.waiting.is_none(), "{name}: {part:?}");
+        // What somebody set for the next boot is shown: no manifest declares it, and none could.
+        let (boot, others): (Vec<_>, Vec<_>) = part.drift.iter().partition(|drift| drift.class == Some(DriftClass::Boot));
+        assert!(others.is_empty(), "{name}: {others:?}");
+        overrides.extend(boot.first().map(|drift| (part.name.clone(), format!("boot override {} shown", drift.observed))));
     }
     let machines = loaded.fleet.machines.values().map(|machine| {
         let identity = &machine.identity;
         let told = [("serial", identity.serial.is_some()), ("uuid", identity.uuid.is_some())];
         let told: Vec<&str> = told.into_iter().filter(|(_, told)| *told).map(|(what, _)| what).collect();
-        format!("{} ({}, {} nics): claim, then nothing; no drift", machine.name, told.join(" and "), machine.nics.len())
+        let drift = overrides.get(&machine.name).cloned().unwrap_or_else(|| "no drift".to_owned());
+        format!("{} ({}, {} nics): claim, then nothing; {drift}", machine.name, told.join(" and "), machine.nics.len())
     });
     machines.collect::<Vec<_>>().join("; ")
 }

@@ -4,7 +4,7 @@
 pub mod net;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
     path::Path,
     sync::{
@@ -17,8 +17,8 @@ use async_trait::async_trait;
 use rackwright::{
     boot::{Config, Server},
     model::{
-        AttemptId, BootTable, CommitId, DhcpMode, Digest, DiskHint, Evidence, Generation, Image, ImageFormat, Install, Mac, MachineName,
-        Network, Progress, Reservation, RetryClass, Rung, SignedDuration, Ticket, Timestamp,
+        AttemptId, BootTable, CommitId, DhcpMode, Digest, DiskHint, Evidence, Generation, HandoffName, Image, ImageFormat, Install, Mac,
+        MachineName, Network, Progress, Reservation, RetryClass, Rung, SignedDuration, Ticket, Timestamp, Work,
     },
     ports::{Boot as _, JournalError, Witness, WitnessError},
 };
@@ -32,6 +32,9 @@ pub struct Recorder {
     pub saw: Mutex<Vec<(AttemptId, Evidence)>>,
     pub failed: Mutex<Vec<(AttemptId, bool, String, String)>>,
     pub progress: Mutex<Vec<Progress>>,
+    /// Names that were published, and names that were lost.
+    pub published: Mutex<Vec<(AttemptId, Vec<String>)>>,
+    pub lost: Mutex<Vec<(AttemptId, Vec<String>)>>,
     pub refused: Mutex<Vec<(Option<MachineName>, String)>>,
     pub closed: AtomicBool,
     pub disk_full: AtomicBool,
@@ -67,6 +70,17 @@ impl Witness for Recorder {
     async fn failed(&self, attempt: &AttemptId, wrote: bool, code: &str, why: &str) -> Result<(), WitnessError> {
         self.check(attempt)?;
         self.failed.lock().unwrap().push((attempt.clone(), wrote, code.into(), why.into()));
+        Ok(())
+    }
+
+    async fn published(&self, _: &MachineName, attempt: &AttemptId, names: &BTreeSet<HandoffName>) -> Result<(), WitnessError> {
+        self.check(attempt)?;
+        self.published.lock().unwrap().push((attempt.clone(), names.iter().map(ToString::to_string).collect()));
+        Ok(())
+    }
+
+    async fn values_lost(&self, _: &MachineName, attempt: &AttemptId, names: &BTreeSet<HandoffName>) -> Result<(), WitnessError> {
+        self.lost.lock().unwrap().push((attempt.clone(), names.iter().map(ToString::to_string).collect()));
         Ok(())
     }
 
@@ -172,9 +186,11 @@ pub fn ticket(mac: Mac) -> Ticket {
         mac,
         serial: Some("CZ1".to_owned()),
         uuid: None,
-        system: DiskHint { serial: Some("S5".to_owned()), ..DiskHint::default() },
         keep: Vec::new(),
-        install: Install { generation: Generation::of(digest, None, 0), image, user_data: None, rebuild: 0 },
+        work: Work::Install {
+            install: Box::new(Install { generation: Generation::of(digest, None, 0), image, user_data: None, rebuild: 0 }),
+            system: DiskHint { serial: Some("S5".to_owned()), ..DiskHint::default() },
+        },
         evidence: Vec::new(),
     }
 }

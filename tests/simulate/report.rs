@@ -17,5 +17,7 @@ pub fn fact(fact: &Fact) -> String {
         Fact::Saw { attempt, evidence } => format!("{attempt}: {}", evidence.rung()),
         Fact::Reported { attempt, code, .. } => format!("{attempt} reported {code}"),
         Fact::Concluded { attempt, end } => format!("{attempt}: {end}"),
+        Fact::Published { attempt, names, .. } => format!("{attempt} published {names:?}"),
+        Fact::ValuesLost { attempt, names, .. } => format!("{attempt} lost {names:?}"),
     }
 }

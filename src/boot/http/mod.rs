@@ -5,10 +5,12 @@ mod agent;
 mod callhome;
 #[cfg(fuzzing)]
 pub(super) mod callhome;
+mod handoff;
 mod images;
 mod plain;
 mod serve;
 pub(super) mod tls;
+mod wipe;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -10,8 +10,8 @@ use crate::{
         adopt::{Found, Verdict, Wanted},
     },
     model::{
-        Action, BmcTarget, Brake, Commit, CommitId, FileEntry, FileKind, Files, Fleet, History, MachineName, MachinePlan, Observation,
-        Problem, SecretName, Timestamp, Trust, Unknown,
+        Action, BmcTarget, Brake, Commit, CommitId, Drift, DriftClass, FileEntry, FileKind, Files, Fleet, History, MachineName,
+        MachinePlan, Observation, Problem, SecretName, Timestamp, Trust, Unknown,
     },
     plan::{self, Input},
 };
@@ -140,11 +140,8 @@ fn more(part: &MachinePlan, claims: bool) -> Option<String> {
     let step = step.map(|step| step.action.to_string());
     let held = || part.held.first().map(ToString::to_string);
     let waiting = || part.waiting.as_ref().map(|waiting| waiting.why.clone());
-    let drift = || {
-        part.drift
-            .iter()
-            .find(|_| !claims)
-            .map(|drift| format!("{}: {} is declared, {} is there", drift.field, drift.desired, drift.observed))
-    };
+    // A boot override stands in no manifest: it is shown, whatever is declared.
+    let own = |drift: &&Drift| !claims && drift.class != Some(DriftClass::Boot);
+    let drift = || part.drift.iter().find(own).map(|drift| format!("{} is {}, declared {}", drift.field, drift.observed, drift.desired));
     step.or_else(held).or_else(waiting).or_else(drift)
 }

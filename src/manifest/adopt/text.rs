@@ -7,7 +7,7 @@ use super::{
     facts::{Facts, Nic, shown_reason},
     yaml::{quoted, scalar, shown},
 };
-use crate::model::{MachineName, ObservedDisk, ObservedIdentity, SecretFrom, SecretName, Seen, Trust};
+use crate::model::{BootOverride, MachineName, ObservedDisk, ObservedIdentity, SecretFrom, SecretName, Seen, Trust};
 
 /// Where comments beside values begin.
 const COLUMN: usize = 40;
@@ -89,9 +89,19 @@ fn head(out: &mut String, found: &Found, facts: &Facts, schemas: bool) {
     {
         let _ = writeln!(out, "# Its health was {health:?}.");
     }
+    let in_force = |boot: &&BootOverride| !is_nothing(&boot.enabled) && !is_nothing(&boot.target);
+    if let Some(boot) = seen.boot_override.known().filter(in_force) {
+        let (target, enabled) = (shown(&boot.target), shown(&boot.enabled));
+        let _ = writeln!(out, "# Somebody set a boot override, which is shown as drift while it lasts: {target} ({enabled}).");
+    }
     for left in &facts.left_out {
         let _ = writeln!(out, "# Left out: {left}.");
     }
+}
+
+/// Whether half of a boot override says that there is none.
+fn is_nothing(word: &str) -> bool {
+    ["", "none", "disabled"].contains(&word.trim().to_ascii_lowercase().as_str())
 }
 
 /// Never `On` or `Off`: adopting a machine takes nothing over, not even its power switch.
