@@ -10,7 +10,7 @@ use rackwright::agent::{
 use ring::rand::{SecureRandom, SystemRandom};
 
 const HELP: &str = "\
-rackwright-agent: installs the machine that it runs on, as the controller's boot server says.
+rackwright-agent: installs or wipes the machine that it runs on, as the controller's boot server says.
 
 It is /init of an initramfs (`rackwright agent build-initramfs`) and does nothing when it is started otherwise.
 Its orders are on the kernel command line:
@@ -62,6 +62,10 @@ fn init() -> ! {
         Ok(End::Reboot) => {
             let error = start::reboot();
             stay(&format!("the machine can't be rebooted: {error}"))
+        }
+        Ok(End::PowerOff) => {
+            let error = start::power_off();
+            stay(&format!("the disks are wiped; the machine can't be switched off: {error}"))
         }
         Ok(End::Halt { why }) | Err(why) => stay(&why),
     }

@@ -262,6 +262,9 @@ async fn a_machine_without_orders_stays_and_says_why() {
     assert!(fs::read(folder.path().join("sda")).unwrap().iter().all(|byte| *byte == 0xEE));
 }
 
+#[path = "agent_support/wipe_qemu.rs"]
+mod wipe;
+
 /// dosfstools, mtools and util-linux read the volume as we do.
 fn seed_is_what_others_read(disk: &Path, folder: &Path) {
     let volume = folder.join("volume");

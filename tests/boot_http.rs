@@ -13,8 +13,8 @@ use boot_support::{MAC, Site, has, holder_elsewhere, loopback, loopback_with_tic
 use rackwright::{
     boot::Server,
     model::{
-        AgentCommand, AgentEvent, AgentHello, AgentReport, BootTable, DhcpMode, Digest, DiskHint, Evidence, ObservedDisk, ObservedNic,
-        Phase, Progress, Rung, Ticket, Timestamp,
+        AgentCommand, AgentEvent, AgentHello, AgentReport, BootTable, DhcpMode, Digest, DiskHint, DiskProof, Disks, Evidence, ObservedDisk,
+        ObservedNic, Phase, Progress, Rung, Targets, Ticket, Timestamp, Wipe, WipeDisks, WipeMethod, Work,
     },
     ports::Boot as _,
 };
@@ -143,6 +143,14 @@ async fn hello_is_idempotent_and_another_start_may_not_write_after_the_first_beg
     assert_eq!(site.witness.rungs().iter().filter(|rung| **rung >= Rung::Writing).count(), 1);
 }
 
+/// Another disk is the one to write.
+fn mean(ticket: &mut Ticket, hint: DiskHint) {
+    match &mut ticket.work {
+        Work::Install { system, .. } => *system = hint,
+        Work::Wipe(_) => unreachable!(),
+    }
+}
+
 /// The table with another ticket of the same attempt.
 fn changed(change: impl FnOnce(&mut Ticket)) -> Arc<BootTable> {
     let mut table = loopback_with_ticket();
@@ -161,9 +169,9 @@ async fn only_the_disk_that_the_ticket_in_force_means_may_be_written() {
     // Since the agent was told which disk to write, a commit changed that.
     type Change = fn(&mut Ticket);
     let cases: [(Change, &str); 4] = [
-        (|ticket| ticket.system = means("S6"), "disk-changed"),
-        (|ticket| ticket.system = means("S7"), "no-disk-matches"),
-        (|ticket| ticket.system = DiskHint { min_size: Some(1), ..DiskHint::default() }, "two-disks-match"),
+        (|ticket| mean(ticket, means("S6")), "disk-changed"),
+        (|ticket| mean(ticket, means("S7")), "no-disk-matches"),
+        (|ticket| mean(ticket, DiskHint { min_size: Some(1), ..DiskHint::default() }), "two-disks-match"),
         (|ticket| ticket.keep = vec![means("S5")], "disk-kept"),
     ];
     for (change, code) in cases {
@@ -220,7 +228,7 @@ async fn tls(site: &Site) -> tokio_rustls::client::TlsStream<tokio::net::TcpStre
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ticket_that_changes_while_a_body_arrives_gives_no_leave() {
     let revoked = || Arc::new(loopback());
-    let other_disk = || changed(|ticket| ticket.system = means("S6"));
+    let other_disk = || changed(|ticket| mean(ticket, means("S6")));
     for table in [revoked(), other_disk()] {
         let site = Site::start(loopback_with_ticket()).await;
         let token = token(&site).await;
@@ -556,4 +564,89 @@ async fn slow_clients_and_large_requests_do_not_hold_up_others() {
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
     let garbage = client(&site).post(site.https("/agent/v1/hello")).bearer_auth(&token).body("{").send().await.unwrap();
     assert_eq!(garbage.status(), StatusCode::BAD_REQUEST);
+}
+
+/// A ticket to wipe all disks that the agent says it has.
+async fn wiping() -> (Site, String) {
+    let table = changed(|ticket| {
+        let wipe = Wipe::new(WipeMethod::Zero, WipeDisks::All, 0);
+        ticket.work = Work::Wipe(wipe.order(&Disks::default()).unwrap());
+    });
+    let site = Site::start((*table).clone()).await;
+    let text = script(&site).await;
+    assert!(text.contains("this machine will be WIPED by zero and switched off"), "{text}");
+    let token = token(&site).await;
+    (site, token)
+}
+
+fn two_disks() -> AgentHello {
+    let disks = ["/dev/sda", "/dev/sdb"].map(|name| ObservedDisk { size: Some(512), ..disk(name) });
+    AgentHello { disks: disks.to_vec(), ..hello("b1") }
+}
+
+fn proof(disk: ObservedDisk) -> DiskProof {
+    DiskProof { size: 512, disk, by: "zeros".to_owned(), places: 1, read: 512, zero: 512, same: 0, digest: Digest::of(b"zeros") }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wipe_gets_leave_for_exactly_its_disks_and_counts_when_all_are_proved() {
+    let (site, token) = wiping().await;
+    let hello = two_disks();
+    let disks = hello.disks.clone();
+    let told = say_hello(&site, &token, &hello).await;
+    assert!(matches!(&told, AgentCommand::Wipe { method: WipeMethod::Zero, targets: Targets::All, .. }), "{told:?}");
+    let wiped = |disks: &[ObservedDisk]| AgentEvent::Wiped { proof: disks.iter().cloned().map(proof).collect() };
+    assert_eq!(report(&site, &token, "b1", wiped(&disks)).await, StatusCode::CONFLICT, "without leave");
+    assert_eq!(report(&site, &token, "b1", writing()).await, StatusCode::CONFLICT, "leave to install");
+    assert_eq!(report(&site, &token, "b1", AgentEvent::Wiping { disks: disks.clone() }).await, StatusCode::NO_CONTENT);
+    assert_eq!(report(&site, &token, "b1", AgentEvent::Wiping { disks: disks.clone() }).await, StatusCode::NO_CONTENT, "a retry");
+    assert_eq!(report(&site, &token, "b1", written()).await, StatusCode::CONFLICT, "an image on a disk to wipe");
+    assert_eq!(report(&site, &token, "b2", wiped(&disks)).await, StatusCode::CONFLICT, "another start");
+    assert!(site.witness.failed.lock().unwrap().is_empty());
+    assert_eq!(report(&site, &token, "b1", wiped(&disks)).await, StatusCode::NO_CONTENT);
+    assert_eq!(say_hello(&site, &token, &hello).await, AgentCommand::SwitchOff, "its answer may have been lost");
+    let rungs = site.witness.rungs();
+    assert_eq!(rungs.iter().filter(|rung| **rung == Rung::Written).count(), 1);
+    let seen = site.witness.saw.lock().unwrap();
+    let leave = seen.iter().find_map(|(_, evidence)| evidence.leave()).unwrap();
+    assert_eq!(leave, ("b1", disks.as_slice()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_disks_than_the_ticket_means_get_no_leave() {
+    let changes: [fn(&mut Vec<ObservedDisk>); 4] =
+        [|disks| drop(disks.pop()), |disks| disks.reverse(), |disks| disks.clear(), |disks| disks[0].serial = None];
+    for change in changes {
+        let (site, token) = wiping().await;
+        let hello = two_disks();
+        say_hello(&site, &token, &hello).await;
+        let mut disks = hello.disks.clone();
+        change(&mut disks);
+        assert_eq!(report(&site, &token, "b1", AgentEvent::Wiping { disks }).await, StatusCode::CONFLICT);
+        let (_, wrote, code, _) = site.witness.failed.lock().unwrap()[0].clone();
+        assert_eq!((wrote, code.as_str()), (false, "disk-changed"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proof_with_a_gap_fails_the_wipe() {
+    let gaps: [fn(&mut Vec<DiskProof>); 5] = [
+        |proof| drop(proof.pop()),
+        |proof| proof.reverse(),
+        |proof| proof[0].read = 511,
+        |proof| proof[1].zero = 511,
+        |proof| proof[1].same = 1,
+    ];
+    for gap in gaps {
+        let (site, token) = wiping().await;
+        let hello = two_disks();
+        say_hello(&site, &token, &hello).await;
+        assert_eq!(report(&site, &token, "b1", AgentEvent::Wiping { disks: hello.disks.clone() }).await, StatusCode::NO_CONTENT);
+        let mut proof: Vec<DiskProof> = hello.disks.iter().cloned().map(proof).collect();
+        gap(&mut proof);
+        assert_eq!(report(&site, &token, "b1", AgentEvent::Wiped { proof }).await, StatusCode::CONFLICT);
+        let (_, wrote, code, why) = site.witness.failed.lock().unwrap()[0].clone();
+        assert_eq!((wrote, code.as_str()), (true, "not-wiped"), "{why}");
+        assert!(!site.witness.rungs().contains(&Rung::Written));
+    }
 }

@@ -65,7 +65,7 @@ fn history_tells_an_install(lab: &Lab, attempt: &str) {
             .chain([
                 "written and verified, 16.0 MiB from image".to_owned(),
                 "called home".to_owned(),
-                format!("install {attempt} ended: done"),
+                format!("attempt {attempt} ended: done"),
             ])
     {
         let at = rest.find(&step).unwrap_or_else(|| panic!("no {step:?} in its place:\n{told}"));

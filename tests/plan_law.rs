@@ -18,6 +18,9 @@ const MACHINES: usize = 5;
 enum Op {
     Image(usize, u8),
     Rebuild(usize, u64),
+    /// Its manifest says `decommission`, with this counter, or does not any more.
+    Decommission(usize, u64),
+    Recommission(usize),
     Config(usize, u8),
     /// Configuration alone waits for the next install, or not.
     OnConfigChange(usize, bool),
@@ -107,6 +110,8 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         2 => (which.clone(), 1..4u8).prop_map(|(m, image)| Op::Image(m, image)),
         1 => (which.clone(), 0..3u64).prop_map(|(m, rebuild)| Op::Rebuild(m, rebuild)),
+        2 => (which.clone(), 0..2u64).prop_map(|(m, rebuild)| Op::Decommission(m, rebuild)),
+        1 => which.clone().prop_map(Op::Recommission),
         2 => (which.clone(), 0..3u8).prop_map(|(m, config)| Op::Config(m, config)),
         1 => (which.clone(), any::<bool>()).prop_map(|(m, waits)| Op::OnConfigChange(m, waits)),
         1 => (which.clone(), any::<bool>()).prop_map(|(m, on)| Op::Suspend(m, on)),
@@ -161,6 +166,8 @@ struct Watched {
     begun: BTreeMap<AttemptId, u32>,
     /// Which machine was claimed under which name, and what its manifest said of it that is true.
     claimed: BTreeMap<MachineName, (u32, Truth)>,
+    /// What the disks of each machine were wiped for last, with a proof.
+    wiped: BTreeMap<u32, Generation>,
     adds: u8,
 }
 
@@ -170,7 +177,15 @@ impl Watched {
         world.fleet.settings.budgets.max_unavailable = Amount::Count(at_once);
         world.fleet.settings.budgets.max_destructive = Destructive { count: destructive, share: 100 };
         let names: Vec<MachineName> = (0..MACHINES).map(|number| name(&format!("m-{number}"))).collect();
-        let mut watched = Self { world, names, holds: BTreeMap::new(), begun: BTreeMap::new(), claimed: BTreeMap::new(), adds: 0 };
+        let mut watched = Self {
+            world,
+            names,
+            holds: BTreeMap::new(),
+            begun: BTreeMap::new(),
+            claimed: BTreeMap::new(),
+            wiped: BTreeMap::new(),
+            adds: 0,
+        };
         for which in 0..MACHINES {
             watched.apply(&Op::Add(which, which == 0));
         }
@@ -187,6 +202,16 @@ impl Watched {
     #[allow(clippy::too_many_lines)]
     fn apply(&mut self, op: &Op) {
         match op {
+            Op::Decommission(which, rebuild) => self.edit(*which, |machine| {
+                let disks = if *rebuild == 0 { WipeDisks::System } else { WipeDisks::All };
+                decommission(machine, WipeMethod::Zero, disks, *rebuild);
+            }),
+            Op::Recommission(which) => self.edit(*which, |machine| {
+                (machine.decommission, machine.power) = (None, PowerIntent::On);
+                machine.install.get_or_insert_with(|| install("v1", None, 0));
+            }),
+            // Of a machine that is taken out of service neither says anything.
+            Op::Image(which, _) | Op::Rebuild(which, _) | Op::Power(which, _) if self.is_decommissioned(*which) => {}
             Op::Image(which, image) => self.edit(*which, |machine| {
                 let rebuild = machine.install.as_ref().map_or(0, |own| own.rebuild);
                 let config = machine.install.as_ref().and_then(|own| own.user_data.clone());
@@ -268,6 +293,10 @@ impl Watched {
             self.world.iron.remove(&self.names[which]);
             self.world.add(new);
         }
+    }
+
+    fn is_decommissioned(&self, which: usize) -> bool {
+        self.world.fleet.machines.get(&self.names[which]).is_some_and(|machine| machine.decommission.is_some())
     }
 
     fn approve(&mut self, count: u32) {
@@ -439,7 +468,8 @@ impl Watched {
         let (made, violations) = self.world.plan();
         assert_eq!(violations, [], "{}", render_text(&made));
         assert_eq!(self.world.plan().0, made, "the same input gives the same plan");
-        assert!(render_text(&made).lines().all(|line| line.chars().count() <= 100));
+        let wide = render_text(&made).lines().find(|line| line.chars().count() > 100).map(str::to_owned);
+        assert_eq!(wide, None, "wider than a terminal");
         assert!(render_markdown(&made).contains("\n**Plan: ") && render_markdown(&made).chars().count() <= LONGEST);
         for name in self.world.fleet.machines.keys().chain(self.world.history.machines.keys()) {
             assert!(made.machines.contains_key(name), "{name} is absent");
@@ -481,6 +511,7 @@ impl Watched {
         if let Action::BeginAttempt { generation, .. } = &step.action {
             assert!(self.world.problems.is_empty(), "begun under a commit with errors");
             assert_eq!(machine.unwrap().generation(), Some(*generation), "the commit does not say so (law 1)");
+            assert_eq!(machine.unwrap().decommission.is_some(), generation.is_wipe(), "a wipe is what says decommission (law 3)");
             let body = self.world.iron[&step.machine].body;
             assert_ne!(self.holds.get(&body), Some(generation), "it holds that already (law 1)");
             assert_eq!(
@@ -490,8 +521,15 @@ impl Watched {
             );
             let begun = self.holds.contains_key(&body)
                 || machine.unwrap().on_claim == OnClaim::Install
+                || machine.unwrap().decommission.is_some()
                 || self.world.history.machines[&step.machine].attempts.iter().any(Attempt::wrote);
             assert!(begun, "adopted, and nobody asked (law 5)");
+        }
+        if let (Action::PowerOff { .. }, Reason::PowerDrift { .. }) = (&step.action, &step.reason)
+            && let Some(wipe) = &machine.unwrap().decommission
+        {
+            let body = self.world.iron[&step.machine].body;
+            assert_eq!(self.wiped.get(&body), Some(&wipe.generation), "switched off for good before it is wiped (law 3)");
         }
         if let Action::Claim { .. } = &step.action {
             let (iron, machine) = (&self.world.iron[&step.machine], machine.unwrap());
@@ -538,6 +576,8 @@ impl Watched {
     fn remember(&mut self) {
         for attempt in self.world.history.machines.values().flat_map(|machine| &machine.attempts).filter(|attempt| attempt.wrote()) {
             let Some(body) = self.begun.get(&attempt.id) else { continue };
+            let proved = attempt.evidence.iter().any(|(_, evidence)| matches!(evidence, Evidence::Wiped { .. }));
+            self.wiped.extend(proved.then_some((*body, attempt.generation)));
             match attempt.reached(Rung::Written) {
                 Some(_) => drop(self.holds.insert(*body, attempt.generation)),
                 None => drop(self.holds.remove(body)),
@@ -673,9 +713,8 @@ fn the_checker_rejects_what_the_planner_would_not_make() {
             mac: Mac([0; 6]),
             serial: None,
             uuid: None,
-            system: DiskHint::default(),
             keep: vec![],
-            install: install("v1", None, 0),
+            work: Work::Install { install: Box::new(install("v1", None, 0)), system: DiskHint::default() },
             evidence: vec![],
         };
         plan.machines.get_mut(&name("m-3")).unwrap().ticket = Some(Box::new(ticket));

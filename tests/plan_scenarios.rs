@@ -312,6 +312,12 @@ fn set(machine: &mut Machine, key: &str, value: &str) {
     let (user_data, rebuild) = (own.as_ref().and_then(|own| own.user_data.as_deref()), own.as_ref().map_or(0, |own| own.rebuild));
     let image = own.as_ref().map_or("v1", |own| own.image.name.as_str());
     match key {
+        "decommission" if value == "none" => (machine.decommission, machine.power) = (None, PowerIntent::On),
+        "decommission" => wipe(machine, value),
+        "rebuild" if machine.decommission.is_some() => {
+            let wipe = machine.decommission.clone().unwrap();
+            decommission(machine, wipe.method, wipe.disks, value.parse().unwrap());
+        }
         "image" if value == "none" => machine.install = None,
         "image" => machine.install = Some(install(value, user_data, rebuild)),
         "config" => machine.install = Some(install(image, Some(value), rebuild)),
@@ -354,6 +360,23 @@ fn set(machine: &mut Machine, key: &str, value: &str) {
         }
         other => panic!("unknown field {other}"),
     }
+}
+
+/// `zero:system`, `signatures:all`, `zero:A,B` of serial numbers.
+fn wipe(machine: &mut Machine, value: &str) {
+    let (method, disks) = value.split_once(':').unwrap();
+    let all = [WipeMethod::Signatures, WipeMethod::Discard, WipeMethod::SecureErase, WipeMethod::Zero];
+    let method = all.into_iter().find(|known| known.name() == method).unwrap();
+    let disks = match disks {
+        "system" => WipeDisks::System,
+        "all" => WipeDisks::All,
+        serial => WipeDisks::These(serials(serial)),
+    };
+    decommission(machine, method, disks, 0);
+}
+
+fn serials(text: &str) -> Vec<DiskHint> {
+    text.split(',').map(|serial| DiskHint { serial: Some(serial.to_owned()), ..DiskHint::default() }).collect()
 }
 
 /// `cp-1/join-token`.

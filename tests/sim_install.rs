@@ -14,7 +14,7 @@ use rackwright::{
     boot::{self, Server},
     model::{
         AttemptId, BootMode, BootTable, CommitId, DhcpMode, Digest, DiskHint, Evidence, Generation, Image, ImageFormat, Install, Mac,
-        MachineName, Network, PowerState, Progress, Reservation, Rung, SignedDuration, Ticket, Timestamp,
+        MachineName, Network, PowerState, Progress, Reservation, Rung, SignedDuration, Ticket, Timestamp, Work,
     },
     ports::{Boot as _, Witness, WitnessError},
     sim::{Activity, Config, MachineReport, Simulator},
@@ -167,13 +167,15 @@ machines:{}",
             mac,
             serial: Some(format!("SIM{number}")),
             uuid: None,
-            system: DiskHint { serial: Some(format!("DISK{number}")), ..DiskHint::default() },
             keep: Vec::new(),
-            install: Install {
-                generation: Generation::of(digest, Some("#cloud-config\n"), 0),
-                image,
-                user_data: Some("#cloud-config\n".to_owned()),
-                rebuild: 0,
+            work: Work::Install {
+                install: Box::new(Install {
+                    generation: Generation::of(digest, Some("#cloud-config\n"), 0),
+                    image,
+                    user_data: Some("#cloud-config\n".to_owned()),
+                    rebuild: 0,
+                }),
+                system: DiskHint { serial: Some(format!("DISK{number}")), ..DiskHint::default() },
             },
             evidence: Vec::new(),
         };

@@ -57,6 +57,24 @@ pub mod code {
     pub const NO_SEED_PARTITION: &str = "no-seed-partition";
     /// The configuration does not fit into its place.
     pub const SEED_TOO_LARGE: &str = "seed-too-large";
+    /// All disks are to be wiped, and one of them can't be written.
+    pub const DISK_READ_ONLY: &str = "disk-read-only";
+    /// All disks are to be wiped, and one of them may be another machine's, too.
+    pub const DISK_REMOTE: &str = "disk-remote";
+    /// The disk has another size than it said.
+    pub const DISK_SIZE: &str = "disk-size";
+    /// The drive can't be wiped the way that was asked for.
+    pub const WIPE_UNSUPPORTED: &str = "wipe-unsupported";
+    /// The drive's command would wipe more than this disk.
+    pub const WIPE_SHARED: &str = "wipe-shared";
+    /// The drive takes no security command until its next power cycle.
+    pub const DISK_FROZEN: &str = "disk-frozen";
+    /// The drive has a password.
+    pub const DISK_LOCKED: &str = "disk-locked";
+    /// The drive's own command failed.
+    pub const ERASE_FAILED: &str = "erase-failed";
+    /// What was read back says that it is not wiped.
+    pub const NOT_WIPED: &str = "not-wiped";
     /// The agent itself is broken.
     pub const AGENT: &str = "agent";
 }
@@ -81,6 +99,12 @@ mod tests {
             let (_, end) = history.machines.values().next().unwrap().attempts[0].reported.clone().unwrap();
             matches!(end, AttemptEnd::Failed { retry: true, .. })
         };
+        for code in [code::WIPE_UNSUPPORTED, code::WIPE_SHARED, code::DISK_FROZEN, code::DISK_LOCKED, code::NOT_WIPED, code::ERASE_FAILED] {
+            assert!(!retry(code), "{code}");
+        }
+        for code in [code::DISK_READ_ONLY, code::DISK_REMOTE, code::DISK_SIZE, "keep-unclear", "two-hints-one-disk"] {
+            assert!(!retry(code), "{code}");
+        }
         for code in [code::DISK_SECTOR_SIZE, code::DISK_TOO_SMALL, code::WRONG_DIGEST, code::NO_SEED_PARTITION] {
             assert!(!retry(code), "{code}");
         }

@@ -9,7 +9,7 @@ use std::{
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use super::Disk;
+use super::{Disk, Erase, Failure, code};
 
 /// A sparse file that behaves like a disk of fixed size.
 #[derive(Debug)]
@@ -72,6 +72,18 @@ impl Disk for FileDisk {
 
     fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    fn can_erase(&mut self, how: Erase) -> Result<String, Failure> {
+        match how {
+            Erase::Discard => Ok("a hole in its file".to_owned()),
+            Erase::Secure => Err(Failure::new(code::WIPE_UNSUPPORTED, "a file knows no secure erase; nothing was done to it")),
+        }
+    }
+
+    fn erase(&mut self, how: Erase) -> Result<(), Failure> {
+        self.can_erase(how)?;
+        self.zero(0, self.size).map_err(|error| Failure::new(code::ERASE_FAILED, format!("the file can't be punched: {error}")))
     }
 }
 

@@ -50,11 +50,23 @@ pub fn parse(head: &[u8], sector: u64) -> Option<Table> {
     std::iter::once(sector).chain(SECTOR_SIZES).find_map(|sector| parse_at(head, sector))
 }
 
+/// The backup table in the last bytes of a disk, the first of which is byte `base`; for whoever looks for what once was on it.
+pub fn parse_backup(tail: &[u8], base: u64, sector: u64) -> Option<Table> {
+    let size = base.checked_add(tail.len() as u64)?;
+    std::iter::once(sector).chain(SECTOR_SIZES).find_map(|sector| table_at(tail, base, (size / sector).checked_sub(1)?, sector))
+}
+
 fn parse_at(head: &[u8], sector: u64) -> Option<Table> {
-    let at = usize::try_from(sector).ok()?;
-    let header = head.get(at..at.checked_mul(2)?)?;
+    table_at(head, 0, 1, sector)
+}
+
+/// The table whose header is in sector `lba`, in bytes of which the first is byte `base` of the disk.
+fn table_at(bytes: &[u8], base: u64, lba: u64, sector: u64) -> Option<Table> {
+    let place = |lba: u64| usize::try_from(lba.checked_mul(sector)?.checked_sub(base)?).ok();
+    let at = place(lba)?;
+    let header = bytes.get(at..at.checked_add(usize::try_from(sector).ok()?)?)?;
     let size = u32_at(header, 12)? as usize;
-    if &header[..8] != b"EFI PART" || !(92..=header.len()).contains(&size) || u64_at(header, 24)? != 1 {
+    if &header[..8] != b"EFI PART" || !(92..=header.len()).contains(&size) || u64_at(header, 24)? != lba {
         return None;
     }
     let mut zeroed = header[..size].to_vec();
@@ -66,8 +78,8 @@ fn parse_at(head: &[u8], sector: u64) -> Option<Table> {
     if entry < 128 || !entry.is_multiple_of(8) {
         return None;
     }
-    let start = usize::try_from(u64_at(header, 72)?.checked_mul(sector)?).ok()?;
-    let entries = head.get(start..start.checked_add(count.checked_mul(entry)?)?)?;
+    let start = place(u64_at(header, 72)?)?;
+    let entries = bytes.get(start..start.checked_add(count.checked_mul(entry)?)?)?;
     if crc32fast::hash(entries) != u32_at(header, 88)? {
         return None;
     }

@@ -1,7 +1,8 @@
 //! What the agent needs from the machine it runs on. The real one is `linux`; the simulator brings its own.
 
-use std::{io, time::Duration};
+use std::{fmt, io, time::Duration};
 
+use super::failure::{Failure, code};
 use crate::model::{ObservedDisk, ObservedNic};
 
 /// The machine that is being installed.
@@ -23,6 +24,14 @@ pub trait Host: Send + Sync {
     /// When the list can't be read. A list that may be incomplete is an error too: a hint that matches one disk of a part of the
     /// list may match two of the whole.
     fn disks(&self) -> io::Result<Vec<ObservedDisk>>;
+
+    /// Devices that hold data and are no plain disk of this machine: what stands against wiping *all* disks.
+    ///
+    /// # Errors
+    /// As [`Host::disks`].
+    fn barred(&self) -> io::Result<Vec<Barred>> {
+        Ok(Vec::new())
+    }
 
     /// Network interfaces that have a hardware address of their own.
     fn nics(&self) -> Vec<ObservedNic>;
@@ -75,6 +84,55 @@ pub trait Disk: Send {
     /// # Errors
     /// What the device says. Data written before may be lost then.
     fn sync(&mut self) -> io::Result<()>;
+
+    /// What the drive would be told, for people, if it can erase itself that way. Changes nothing.
+    ///
+    /// # Errors
+    /// Why it can't: `wipe-unsupported`, `wipe-shared`, `disk-frozen`, `disk-locked`.
+    fn can_erase(&mut self, how: Erase) -> Result<String, Failure> {
+        Err(unsupported(how))
+    }
+
+    /// Makes the drive erase all of itself that way. Returns when it says that it has; what is there then is to be read.
+    ///
+    /// # Errors
+    /// As [`Disk::can_erase`], and `erase-failed`; any part may be erased then.
+    fn erase(&mut self, how: Erase) -> Result<(), Failure> {
+        Err(unsupported(how))
+    }
+}
+
+fn unsupported(how: Erase) -> Failure {
+    Failure::new(code::WIPE_UNSUPPORTED, format!("it knows no {how}; nothing was done to it"))
+}
+
+/// What a drive can be told to do to itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Erase {
+    /// To forget the content of all sectors.
+    Discard,
+    /// To erase all user data, by its own command for that.
+    Secure,
+}
+
+impl fmt::Display for Erase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Erase::Discard => "discard",
+            Erase::Secure => "secure erase",
+        })
+    }
+}
+
+/// A device that stands against wiping all disks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Barred {
+    /// Its name, as in [`ObservedDisk::name`].
+    pub name: String,
+    /// The name of the failure.
+    pub code: &'static str,
+    /// Why.
+    pub why: &'static str,
 }
 
 /// How the agent's work ended.
@@ -82,6 +140,8 @@ pub trait Disk: Send {
 pub enum End {
     /// Reboot: the disk is written, or was before.
     Reboot,
+    /// Switch off: the disks are wiped, or were before.
+    PowerOff,
     /// Stay and show why: a person, or a new attempt, has to act.
     Halt {
         /// For people.

@@ -40,8 +40,8 @@ pub(super) struct Order {
     pub(super) handoff: Option<HandoffPlace>,
 }
 
-/// Why an install ended early.
-enum Stop {
+/// Why an install or a wipe ended early.
+pub(super) enum Stop {
     /// Something here does not work: the controller must know.
     Failed(Failure),
     /// The controller does not want it any more, or is not there.
@@ -84,20 +84,26 @@ pub(super) async fn install(client: &Client, host: &Arc<dyn Host>, disks: io::Re
             client.say("installed; rebooting");
             End::Reboot
         }
-        Err(Stop::Denied(error)) => End::Halt { why: error.to_string() },
-        Err(Stop::Failed(Failure { code, message })) => {
-            client.say(&format!("failed ({code}): {message}"));
-            let event = AgentEvent::Failed { wrote: watch.wrote(), code: code.to_owned(), message: message.clone() };
-            match client.report(event).await {
-                Ok(()) => End::Halt { why: message },
-                Err(error) => End::Halt { why: format!("{message} (and it could not be told: {error})") },
-            }
-        }
+        Err(stop) => halt(client, &watch, stop).await,
+    }
+}
+
+/// Tells why it ended early, if the controller does not know.
+pub(super) async fn halt(client: &Client, watch: &Watch, stop: Stop) -> End {
+    let Failure { code, message } = match stop {
+        Stop::Denied(error) => return End::Halt { why: error.to_string() },
+        Stop::Failed(failure) => failure,
+    };
+    client.say(&format!("failed ({code}): {message}"));
+    let event = AgentEvent::Failed { wrote: watch.wrote(), code: code.to_owned(), message: message.clone() };
+    match client.report(event).await {
+        Ok(()) => End::Halt { why: message },
+        Err(error) => End::Halt { why: format!("{message} (and it could not be told: {error})") },
     }
 }
 
 /// Tells progress as long as something is being done. Returns when the controller says that it may not go on.
-async fn tell_progress(client: &Client, watch: &Watch) -> CallError {
+pub(super) async fn tell_progress(client: &Client, watch: &Watch) -> CallError {
     let mut tick = interval(client.pace.progress);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -163,7 +169,7 @@ async fn require_same(host: &Arc<dyn Host>, order: &Order, disk: &ObservedDisk) 
     Ok(())
 }
 
-async fn open(host: &Arc<dyn Host>, disk: &ObservedDisk) -> Result<Box<dyn Disk>, Failure> {
+pub(super) async fn open(host: &Arc<dyn Host>, disk: &ObservedDisk) -> Result<Box<dyn Disk>, Failure> {
     let (host, wanted) = (host.clone(), disk.clone());
     let opened = in_thread("open", move || host.open(&wanted)).await?;
     opened.map_err(|error| Failure::new(code::DISK_OPEN, format!("{} can't be opened: {error}", disk.name)))

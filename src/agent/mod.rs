@@ -1,4 +1,5 @@
-//! What runs in RAM on a machine being installed: hello, choose the disk, write the image, read it back, seed, reboot.
+//! What runs in RAM on a machine being installed: hello, choose the disk, write the image, read it back, seed, reboot. Or on one that is
+//! taken out of service: choose the disks, wipe them, read them back, switch off.
 //!
 //! **Scope.** [`run`] is the whole life of one agent start. It speaks the protocol of `model::agent` with the boot server and
 //! touches the machine only through [`Host`] and [`Disk`], so that the simulator runs the same code. `linux` is the real machine,
@@ -22,11 +23,14 @@ pub mod linux;
 mod params;
 mod run;
 pub mod seed;
+mod wipe;
+mod wipe_areas;
+mod wipe_disk;
 mod withheld;
 mod write;
 
 pub use failure::{Failure, code};
 pub use file::FileDisk;
-pub use host::{Disk, End, Host, Pace};
+pub use host::{Barred, Disk, End, Erase, Host, Pace};
 pub use params::{Params, ParamsError, StaticAddress};
 pub use run::run;

@@ -15,6 +15,7 @@ use super::{
     client::Client,
     failure::{Failure, code},
     install::{Order, install},
+    wipe::{self, wipe},
 };
 use crate::model::{AgentCommand, AgentHello, ObservedDisk};
 
@@ -37,6 +38,14 @@ pub async fn run(params: Params, host: Arc<dyn Host>, boot_id: String, pace: Pac
         Ok(AgentCommand::BootFromDisk) => {
             client.say("the disk is installed already; rebooting into it");
             End::Reboot
+        }
+        Ok(AgentCommand::SwitchOff) => {
+            client.say("the disks are wiped already; switching off");
+            End::PowerOff
+        }
+        Ok(AgentCommand::Wipe { attempt, method, targets, keep }) => {
+            client.say(&format!("{attempt}: WIPING by {method}"));
+            wipe(&client, &host, disks, &wipe::Order { boot_id: hello.boot_id, method, targets, keep }).await
         }
         Ok(AgentCommand::Install { attempt, install: wanted, system, keep, call_home, handoff }) => {
             client.say(&format!("{attempt}: installing {} ({})", wanted.image.name, wanted.image.digest.short()));

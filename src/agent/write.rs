@@ -18,7 +18,7 @@ use super::{
 use crate::model::{Digest, Phase, Progress};
 
 /// Most zeros in one request to the device: it must come back often enough to show progress and to be stopped.
-const MOST_ZEROS: u64 = 8 << 20;
+pub(super) const MOST_ZEROS: u64 = 8 << 20;
 
 /// What the threads of one install share with the rest of the agent.
 #[derive(Debug, Default)]
@@ -47,6 +47,16 @@ impl Watch {
     /// Whether the disk's old content may be gone.
     pub(super) fn wrote(&self) -> bool {
         self.wrote.load(Ordering::SeqCst)
+    }
+
+    /// From now on a disk's old content may be gone.
+    pub(super) fn writes(&self) {
+        self.wrote.store(true, Ordering::SeqCst);
+    }
+
+    /// So many bytes more of the phase are done.
+    pub(super) fn advance(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::SeqCst);
     }
 
     /// The boot server allowed writing: from now on there is progress to tell. Lengths in bytes of the image on the disk and of its
@@ -130,7 +140,7 @@ pub(super) fn write(
     if watch.stopped() {
         return Ok(None);
     }
-    watch.wrote.store(true, Ordering::SeqCst);
+    watch.writes();
     let mut writer = Writer { disk: Withheld::begin(disk)?, watch, at: 0, zeros: 0, hash: Context::new(&SHA256) };
     for block in std::iter::once(first).chain(blocks.iter()) {
         if watch.stopped() {

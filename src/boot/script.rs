@@ -2,20 +2,24 @@
 
 use crate::{
     boot::{facts::ServerFacts, files},
-    model::{Mac, Ticket},
+    model::{Mac, Ticket, Work},
 };
 
 /// Starts the agent, with the address that iPXE has (`${ip}` is iPXE's to fill in), whoever's DHCP server gave it. A failed
 /// download is tried again; after five times the script itself is fetched anew, so that a machine whose ticket ended meanwhile goes
 /// on to its disk.
 pub fn install(ticket: &Ticket, token: &str, facts: &ServerFacts) -> String {
-    let (attempt, mac, image) = (&ticket.attempt, ticket.mac, &ticket.install.image.name);
+    let (attempt, mac) = (&ticket.attempt, ticket.mac);
+    let what = match &ticket.work {
+        Work::Install { install, .. } => format!("installed with {}", install.image.name),
+        Work::Wipe(order) => format!("WIPED by {} and switched off", order.method),
+    };
     let (kernel, initramfs) = (facts.boot_url(files::KERNEL), facts.boot_url(files::INITRAMFS));
     let (https, fingerprint, script) = (facts.https(), facts.fingerprint, facts.script_url(mac));
     let more: String = facts.kernel_arguments.iter().map(|argument| format!(" {argument}")).collect();
     format!(
         "#!ipxe\n\
-         echo Rackwright: {attempt}: this machine will be installed with {image}\n\
+         echo Rackwright: {attempt}: this machine will be {what}\n\
          set tries:int32 0\n\
          :fetch\n\
          kernel {kernel} initrd={name} rackwright.url={https} rackwright.fingerprint={fingerprint} rackwright.token={token} \

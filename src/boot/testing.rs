@@ -8,7 +8,7 @@ use crate::{
     boot::{Config, facts::ServerFacts, state::State, tokens::Tokens},
     model::{
         AttemptId, BootTable, CommitId, Digest, DiskHint, Evidence, Fingerprint, Generation, Image, ImageFormat, Install, Mac, MachineName,
-        Network, Progress, Reservation, Ticket, Timestamp,
+        Network, Progress, Reservation, Ticket, Timestamp, Work,
     },
     ports::{Witness, WitnessError},
 };
@@ -42,9 +42,11 @@ pub fn ticket() -> Ticket {
         mac: MAC,
         serial: Some("CZ1".to_owned()),
         uuid: None,
-        system: DiskHint { serial: Some("S5".to_owned()), ..DiskHint::default() },
         keep: Vec::new(),
-        install: Install { generation: Generation::of(digest, None, 0), image, user_data: None, rebuild: 0 },
+        work: Work::Install {
+            install: Box::new(Install { generation: Generation::of(digest, None, 0), image, user_data: None, rebuild: 0 }),
+            system: DiskHint { serial: Some("S5".to_owned()), ..DiskHint::default() },
+        },
         evidence: Vec::new(),
     }
 }

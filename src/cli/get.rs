@@ -12,7 +12,7 @@ use super::{
     live,
     out::{out, outln},
 };
-use crate::model::{MachineStatus, State, Status};
+use crate::model::{MachineStatus, Status};
 
 /// Where the controller's API is.
 #[derive(clap::Args)]
@@ -132,7 +132,7 @@ pub fn summary(status: &Status) -> String {
     for hold in &status.brake.holds {
         out += &format!("hold: {hold}\n");
     }
-    let exceptions: Vec<_> = status.machines.iter().filter(|(_, machine)| machine.state != State::Ready).collect();
+    let exceptions: Vec<_> = status.machines.iter().filter(|(_, machine)| machine.is_told()).collect();
     if !exceptions.is_empty() {
         let rows = exceptions
             .into_iter()
@@ -155,6 +155,9 @@ pub(super) fn get(args: &GetArgs) -> anyhow::Result<Done> {
     }
     let rows = status.machines.iter().map(|(name, machine)| row(name.as_str(), machine));
     out!("{}", table(&["MACHINE", "GROUP", "STATE", "POWER", "IMAGE", "GENERATION", "WRITES", "REASON"], rows))?;
+    for (name, machine) in status.machines.iter().filter(|(_, machine)| machine.reason == MachineStatus::DECOMMISSIONED) {
+        outln!("\n{name}: {}", machine.message)?;
+    }
     Ok(Done::Ok)
 }
 

@@ -64,12 +64,15 @@ pub(super) fn tell(fact: &Fact) -> String {
         Fact::Ended { outcome: Outcome::Waiting { why, until }, .. } => format!("  waiting until {until:.0}: {why}"),
         Fact::Ended { outcome: Outcome::Blocked { why, hint }, .. } => format!("  blocked: {why}; {hint}"),
         Fact::Ended { outcome: Outcome::Failed { why, .. }, .. } => format!("  failed: {why}"),
+        Fact::Began { attempt, generation, .. } if generation.is_wipe() => {
+            format!("WIPE {attempt} of generation {} began", generation.short())
+        }
         Fact::Began { attempt, generation, .. } => format!("install {attempt} of generation {} began", generation.short()),
-        Fact::Saw { attempt, evidence } => format!("{attempt}: {}{}", evidence.rung(), detail(evidence)),
+        Fact::Saw { attempt, evidence } => format!("{attempt}: {}{}", evidence.told(), detail(evidence)),
         Fact::Reported { attempt, wrote, code, why } => {
             format!("{attempt}: failure reported ({code}{}): {why}", if *wrote { ", disk was written" } else { "" })
         }
-        Fact::Concluded { attempt, end } => format!("install {attempt} ended: {end}"),
+        Fact::Concluded { attempt, end } => format!("attempt {attempt} ended: {end}"),
         Fact::Published { attempt, names, .. } => format!("{attempt}: its system published {}", list(names)),
         Fact::ValuesLost { attempt, names, .. } => format!("{attempt}: what its system published is lost: {}", list(names)),
     }
@@ -86,6 +89,11 @@ fn detail(evidence: &Evidence) -> String {
         }
         Evidence::Writing { disk, .. } => format!(" {} (serial {})", disk.name, disk.serial.as_deref().unwrap_or("not reported")),
         Evidence::Written { digest, bytes } => format!(", {} from image {}", size(*bytes), digest.short()),
+        Evidence::Wiping { method, disks, .. } => {
+            let names = disks.iter().map(|disk| format!("{} (serial {})", disk.name, disk.serial.as_deref().unwrap_or("not reported")));
+            format!(" by {method}: {}", names.collect::<Vec<_>>().join(", "))
+        }
+        Evidence::Wiped { proof } => format!(": {}", proof.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
         Evidence::CalledHome { generation, .. } => format!(" with generation {}", generation.short()),
         _ => String::new(),
     }

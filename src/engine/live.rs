@@ -195,7 +195,7 @@ fn is_new(history: &History, attempt: &AttemptId, evidence: &Evidence) -> Result
             (Evidence::AgentUp { boot_id: known, .. }, Evidence::AgentUp { boot_id, .. }) if known != boot_id => {}
             // Two starts of one machine must never both write (law 10).
             // Nor one start to two disks, nor any after a failure was reported: its answer may only have been lost on the way.
-            (Evidence::Writing { .. }, Evidence::Writing { .. }) if known != evidence || open.reported.is_some() => return Err(not_open()),
+            _ if evidence.leave().is_some() && (known != evidence || open.reported.is_some()) => return Err(not_open()),
             _ => return Ok(false),
         }
     }
@@ -214,7 +214,7 @@ impl Witness for Live {
             if !is_new(history, &about, &evidence)? {
                 return Ok(None);
             }
-            let begins = matches!(evidence, Evidence::Writing { .. });
+            let begins = evidence.leave().is_some();
             if let Some(why) = not_now(history, wanted, &about, now, order_limit).filter(|_| begins) {
                 return Err(WitnessError::NotNow { attempt: about, why });
             }

@@ -85,9 +85,9 @@ fn fitting(status: &Status, compose: impl Fn(usize) -> String) -> String {
     }
 }
 
-/// Machines that are not Ready, worst first.
+/// Machines that people are told of, worst first.
 fn worst_first(status: &Status) -> Vec<(&MachineName, &MachineStatus)> {
-    let mut exceptions: Vec<_> = status.machines.iter().filter(|(_, machine)| machine.state != State::Ready).collect();
+    let mut exceptions: Vec<_> = status.machines.iter().filter(|(_, machine)| machine.is_told()).collect();
     exceptions.sort_by_key(|(_, machine)| std::cmp::Reverse(machine.state));
     exceptions
 }

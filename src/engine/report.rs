@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    AttemptId, Brake, DriftPolicy, Fleet, Held, History, Machine, MachineName, MachinePlan, MachineStatus, Observation, Plan, PowerIntent,
-    PowerState, Problem, Progress, Risk, Rung, SiteName, State, Status, Step, Timestamp, Unknown,
+    AttemptId, Brake, DriftPolicy, Evidence, Fleet, Held, History, Machine, MachineName, MachinePlan, MachineStatus, Observation, Plan,
+    PowerIntent, PowerState, Problem, Progress, Risk, Rung, SiteName, State, Status, Step, Timestamp, Unknown,
 };
 use crate::plan::NEXT_INSTALL;
 
@@ -98,10 +98,19 @@ fn judge(report: &Report, machine: &Machine, plan: &MachinePlan, seen: Option<&O
     let later = plan.next_install.then(|| (State::Ready, "NextInstall", NEXT_INSTALL.to_owned()));
     let worst =
         held.chain(unseen).chain(working).chain(drift).chain(later).reduce(|worst, next| if next.0 > worst.0 { next } else { worst });
-    worst.unwrap_or_else(|| {
+    worst.or_else(|| decommissioned(report, machine)).unwrap_or_else(|| {
         let reason = if machine.suspend { "Suspended" } else { "AsDeclared" };
         (State::Ready, reason, String::new())
     })
+}
+
+/// A machine that was wiped for good, with what proves it.
+fn decommissioned(report: &Report, machine: &Machine) -> Option<Judgement> {
+    let wipe = machine.decommission.as_ref()?;
+    let (attempt, at, proof) = report.history.machines.get(&machine.name)?.wiped(wipe.generation)?;
+    let proofs: Vec<String> = proof.iter().map(ToString::to_string).collect();
+    let text = format!("decommissioned: wiped by {} ({}), proved at {at:.0}: {}", attempt.id, wipe.method, proofs.join("; "));
+    Some((State::Ready, MachineStatus::DECOMMISSIONED, text))
 }
 
 fn judge_held(held: &Held, plan: &MachinePlan) -> Judgement {
@@ -129,6 +138,7 @@ fn judge_held(held: &Held, plan: &MachinePlan) -> Judgement {
         Held::Wave { .. } => (State::Reconciling, "WaitingForWave"),
         Held::Paused { .. } => (State::Reconciling, "Paused"),
         Held::Quarantined { .. } => (State::Stalled, "Quarantined"),
+        Held::Unproved => (State::Stalled, "NotWiped"),
         Held::Damped { .. } => (State::Stalled, "Damped"),
         Held::ConfigurationUnclear { .. } => (State::Stalled, "ConfigurationUnclear"),
         Held::JournalLost => (State::Stalled, "JournalLost"),
@@ -155,7 +165,12 @@ fn judge_work(report: &Report, plan: &MachinePlan) -> Option<Judgement> {
     if let Some(open) = open {
         let rung = open.evidence.iter().map(|(_, evidence)| evidence.rung()).max().unwrap_or(Rung::TicketArmed);
         let why = plan.waiting.as_ref().map(|waiting| format!(", {}", waiting.why)).unwrap_or_default();
-        return Some((State::Reconciling, "Installing", format!("{}: {rung}{why}", open.id)));
+        let last = open.evidence.iter().map(|(_, evidence)| evidence).max_by_key(|evidence| evidence.rung());
+        let (reason, rung) = match last {
+            _ if !open.generation.is_wipe() => ("Installing", rung.to_string()),
+            last => ("Wiping", last.map_or_else(|| rung.to_string(), Evidence::told)),
+        };
+        return Some((State::Reconciling, reason, format!("{}: {rung}{why}", open.id)));
     }
     if let Some(step) = plan.steps.iter().find(|step| step.risk() > Risk::None) {
         return Some((State::Reconciling, "Working", step_text(step)));

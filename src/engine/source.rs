@@ -282,7 +282,7 @@ impl Follower {
 
 /// Whether a manifest says what an attempt installs, and where.
 fn orders_it(machine: &Machine, attempt: &Attempt) -> bool {
-    machine.generation() == Some(attempt.generation) && machine.disks.system.is_some() && machine.boot_nic().is_some()
+    machine.work().is_some_and(|work| work.generation() == attempt.generation) && machine.boot_nic().is_some()
 }
 
 /// The same for the machine that the attempt is about: its name may be another one's by now.

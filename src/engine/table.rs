@@ -71,7 +71,7 @@ fn released(fleet: &Fleet, plan: &Plan, history: &History) -> BTreeMap<AttemptId
 /// Only each machine's last attempt: an older system is not on any disk any more.
 fn finished(history: &History) -> BTreeMap<AttemptId, Generation> {
     let last = history.machines.values().filter_map(|machine| machine.attempts.last());
-    last.filter(|attempt| matches!(attempt.end, Some((_, AttemptEnd::Done))))
+    last.filter(|attempt| matches!(attempt.end, Some((_, AttemptEnd::Done))) && !attempt.generation.is_wipe())
         .map(|attempt| (attempt.id.clone(), attempt.generation))
         .collect()
 }

@@ -345,9 +345,8 @@ mod tests {
             mac: "52:54:00:00:00:01".parse().unwrap(),
             serial: None,
             uuid: None,
-            system: Default::default(),
             keep: Vec::new(),
-            install: install.clone(),
+            work: crate::model::Work::Install { install: Box::new(install.clone()), system: Default::default() },
             evidence: Vec::new(),
         };
         let with = |name: &str, actions| MachinePlan { ticket: Some(Box::new(ticket(name))), ..part(name, actions) };

@@ -24,7 +24,6 @@ const PLANNED: &[&str] = &[
     "discovery",
     "relay",
     "protocol",
-    "decommission",
     "sops",
     "age",
     "live",

@@ -69,13 +69,17 @@ impl<'a> Reader<'a> {
             power: settings.power.unwrap_or(PowerIntent::Unmanaged),
             profile: spec.profile.as_deref().and_then(|name| ProfileName::new(name).ok()),
             install: None,
+            decommission: None,
             boot: BootSettings { mode: settings.mode.unwrap_or_default() },
             on_claim: spec.on_claim,
             suspend: spec.suspend,
             upkeep: Upkeep { on_config_change: settings.on_config_change.unwrap_or_default(), firmware: settings.firmware.clone() },
             handoffs: Handoffs { publishes: settings.publishes.clone().unwrap_or_default(), ..Default::default() },
         };
-        machine.install = self.install(&machine, &settings);
+        match &spec.decommission {
+            Some(stated) => stated.apply(&mut machine, spec.rebuild, self.doc.number, &mut self.faults),
+            None => machine.install = self.install(&machine, &settings),
+        }
         let user_data = machine.install.as_ref().and_then(|install| install.user_data.as_deref());
         // What is damaged has been told, and is not rendered.
         machine.handoffs.uses = user_data.and_then(|text| HandoffUse::all_in(text).ok()).unwrap_or_default();

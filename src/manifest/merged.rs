@@ -115,7 +115,7 @@ impl<'a> Stated<'a> {
     }
 }
 
-fn disk_hint(raw: &raw::DiskHint, number: usize, at: impl Fn() -> Path, faults: &mut Vec<Fault>) -> Option<DiskHint> {
+pub(crate) fn disk_hint(raw: &raw::DiskHint, number: usize, at: impl Fn() -> Path, faults: &mut Vec<Fault>) -> Option<DiskHint> {
     let mut whole = true;
     let mut text = |value: &Option<raw::Text>, field: &str| {
         let value = value.as_ref().map(|value| value.0.trim().to_owned());

@@ -16,6 +16,7 @@ mod after;
 mod again;
 mod budgets;
 mod cache;
+mod decommission;
 mod drift;
 mod edit;
 mod explain;

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(crate) use super::{
+    decommission::Decommission,
     raw_rollout::{Breaker, Budgets, MaxDestructive, MaxUnavailable, PerLabel, RolloutSpec, Window},
     scalars::{AmountText, Freeze, Labels, SizeText, Text},
     signatures::SignaturesSpec,
@@ -158,6 +159,8 @@ pub(crate) struct MachineSpec {
     /// Raise it to wipe and rebuild.
     #[serde(default)]
     pub(crate) rebuild: u64,
+    /// Wipe it, prove that, and switch it off for good.
+    pub(crate) decommission: Option<Decommission>,
     /// True: observe only.
     #[serde(default)]
     pub(crate) suspend: bool,

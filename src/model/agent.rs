@@ -11,7 +11,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptId, Digest, DiskHint, Install, ObservedDisk, ObservedNic};
+use super::{AttemptId, Digest, DiskHint, DiskProof, Install, ObservedDisk, ObservedNic, Targets, WipeMethod};
 
 /// The agent's first words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,8 +80,21 @@ pub enum AgentCommand {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         handoff: Option<Box<HandoffPlace>>,
     },
+    /// Wipe these, prove it, and switch the machine off.
+    Wipe {
+        /// The attempt.
+        attempt: AttemptId,
+        /// How.
+        method: WipeMethod,
+        /// Which disks.
+        targets: Targets,
+        /// Disks never to touch.
+        keep: Vec<DiskHint>,
+    },
     /// The disk is written already: reboot into it.
     BootFromDisk,
+    /// The disks are wiped already: switch the machine off.
+    SwitchOff,
     /// Do nothing to this machine, say why on the console, and wait.
     Refuse {
         /// Why.
@@ -99,7 +112,7 @@ pub struct HandoffPlace {
     pub certificate: String,
 }
 
-/// What the agent tells while it works. `Writing` is answered only after it is journaled; the agent waits for that before its
+/// What the agent tells while it works. `Writing` and `Wiping` are answered only after it is journaled; the agent waits for that before its
 /// first write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -110,7 +123,7 @@ pub struct AgentReport {
     pub event: AgentEvent,
 }
 
-/// One event of an install.
+/// One event of an install or a wipe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "event", rename_all_fields = "camelCase")]
 pub enum AgentEvent {
@@ -128,6 +141,16 @@ pub enum AgentEvent {
         /// Bytes on the disk.
         bytes: u64,
     },
+    /// It chose these disks, found that they can be wiped as ordered, and asks for leave to begin.
+    Wiping {
+        /// The disks, in the order in which they are wiped.
+        disks: Vec<ObservedDisk>,
+    },
+    /// All are wiped, and this was read back of them.
+    Wiped {
+        /// A proof for each disk, in the same order.
+        proof: Vec<DiskProof>,
+    },
     /// It can't. Nothing more will be written.
     Failed {
         /// Whether the disk's old content may be gone.
@@ -139,7 +162,8 @@ pub enum AgentEvent {
     },
 }
 
-/// How far an install is.
+/// How far an install or a wipe is. Of a wipe, all that it has to write and to read back, on all its disks
+/// at once, is one phase: *writing*.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {

@@ -37,6 +37,26 @@ pub enum NoChoice {
         /// The disks.
         there: String,
     },
+    /// Two hints mean one disk.
+    #[error("{disk} has {hint}, and an earlier hint means it, too; there is {there}")]
+    Twice {
+        /// Its name.
+        disk: String,
+        /// The later hint.
+        hint: String,
+        /// The disks.
+        there: String,
+    },
+    /// All disks are meant but one to keep, and which one that is, is not clear.
+    #[error("{count} disks are the one to keep ({keep}), so none was chosen; there is {there}")]
+    KeepUnclear {
+        /// How many match.
+        count: usize,
+        /// The hint of the disk to keep.
+        keep: String,
+        /// The disks.
+        there: String,
+    },
 }
 
 impl NoChoice {
@@ -46,6 +66,8 @@ impl NoChoice {
             NoChoice::NoneMatches { .. } => "no-disk-matches",
             NoChoice::SeveralMatch { .. } => "two-disks-match",
             NoChoice::Kept { .. } => "disk-kept",
+            NoChoice::Twice { .. } => "two-hints-one-disk",
+            NoChoice::KeepUnclear { .. } => "keep-unclear",
         }
     }
 }
@@ -79,7 +101,7 @@ pub fn choose<'a>(disks: &'a [ObservedDisk], system: &DiskHint, keep: &[DiskHint
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Match {
+pub(super) enum Match {
     Yes,
     No,
     Unknown,
@@ -96,12 +118,12 @@ pub fn surely<'a>(hint: &DiskHint, disks: &'a [ObservedDisk]) -> Option<Vec<&'a 
 }
 
 /// Whether a disk other than `disk` is surely the one that `hint` means: hints with a serial number or a WWN mean one disk.
-fn is_another(hint: &DiskHint, disk: &ObservedDisk, disks: &[ObservedDisk]) -> bool {
+pub(super) fn is_another(hint: &DiskHint, disk: &ObservedDisk, disks: &[ObservedDisk]) -> bool {
     let names_one = hint.serial.is_some() || hint.wwn.is_some();
     names_one && disks.iter().any(|other| other != disk && compare(hint, other) == Match::Yes)
 }
 
-fn compare(hint: &DiskHint, disk: &ObservedDisk) -> Match {
+pub(super) fn compare(hint: &DiskHint, disk: &ObservedDisk) -> Match {
     fn field<T, S: ?Sized>(wanted: Option<&T>, seen: Option<&S>, same: impl Fn(&T, &S) -> bool) -> Option<Match> {
         let wanted = wanted?;
         Some(match seen {
@@ -140,7 +162,7 @@ fn bare_wwn(text: &str) -> String {
 const LISTED: usize = 24;
 
 /// The disks as one line for people.
-fn list(disks: &[ObservedDisk]) -> String {
+pub(super) fn list(disks: &[ObservedDisk]) -> String {
     let one = |disk: &ObservedDisk| {
         let texts = [("serial", &disk.serial), ("wwn", &disk.wwn), ("model", &disk.model), ("path", &disk.path)];
         let mut text = disk.name.clone();

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, Generation, ObservedDisk};
+use super::{Digest, DiskProof, Generation, ObservedDisk, WipeMethod};
 
 /// One rung of the ladder from "ticket armed" to "healthy". Each is journaled, with its time, before it has any effect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,20 @@ pub enum Evidence {
         digest: Digest,
         /// Bytes on the disk.
         bytes: u64,
+    },
+    /// The agent chose the disks to wipe and is about to begin. From here what they hold is gone.
+    Wiping {
+        /// The agent's start that wipes. The places at which samples are read follow from it.
+        boot_id: String,
+        /// How.
+        method: WipeMethod,
+        /// The disks.
+        disks: Vec<ObservedDisk>,
+    },
+    /// All of them were wiped and read back.
+    Wiped {
+        /// What was read of each.
+        proof: Vec<DiskProof>,
     },
     /// The machine left the network boot behind: it asked for and was told to boot from its disk, or the installed system spoke.
     BootedFromDisk,
@@ -87,6 +101,24 @@ pub enum Rung {
 }
 
 impl Evidence {
+    /// The agent's start that has leave to write, and for which disks.
+    pub fn leave(&self) -> Option<(&str, &[ObservedDisk])> {
+        match self {
+            Evidence::Writing { boot_id, disk } => Some((boot_id, std::slice::from_ref(disk))),
+            Evidence::Wiping { boot_id, disks, .. } => Some((boot_id, disks)),
+            _ => None,
+        }
+    }
+
+    /// What it is called. A wipe climbs the same ladder as an install.
+    pub fn told(&self) -> String {
+        match self {
+            Evidence::Wiping { .. } => "wiping".to_owned(),
+            Evidence::Wiped { .. } => "wiped and read back".to_owned(),
+            _ => self.rung().to_string(),
+        }
+    }
+
     /// Its place in the ladder.
     pub fn rung(&self) -> Rung {
         match self {
@@ -96,8 +128,8 @@ impl Evidence {
             Evidence::DhcpSeen => Rung::DhcpSeen,
             Evidence::LoaderFetched => Rung::LoaderFetched,
             Evidence::AgentUp { .. } => Rung::AgentUp,
-            Evidence::Writing { .. } => Rung::Writing,
-            Evidence::Written { .. } => Rung::Written,
+            Evidence::Writing { .. } | Evidence::Wiping { .. } => Rung::Writing,
+            Evidence::Written { .. } | Evidence::Wiped { .. } => Rung::Written,
             Evidence::BootedFromDisk => Rung::BootedFromDisk,
             Evidence::CalledHome { .. } => Rung::CalledHome,
             Evidence::Healthy => Rung::Healthy,

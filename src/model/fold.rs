@@ -13,7 +13,8 @@ fn retry_may_help(code: &str, wrote: bool) -> bool {
     match code {
         "disk-write" | "disk-read" | "disk-open" | "disk-list" | "verify-failed" | "wrong-digest" | "image-corrupt" | "no-disk-matches"
         | "two-disks-match" | "disk-kept" | "disk-too-small" | "disk-sector-size" | "identity" | "agent-refused" | "no-seed-partition"
-        | "seed-too-large" => false,
+        | "seed-too-large" | "two-hints-one-disk" | "keep-unclear" | "disk-read-only" | "disk-remote" | "disk-size"
+        | "wipe-unsupported" | "wipe-shared" | "disk-frozen" | "disk-locked" | "erase-failed" | "not-wiped" => false,
         "image-unavailable" | "image-changed" | "network" | "stream" | "timeout" | "restarted-while-writing" => true,
         _ => !wrote,
     }

@@ -175,9 +175,15 @@ pub enum Held {
         /// What is wrong.
         what: String,
     },
+    /// It came into the fleet with `decommission`, so it was taken as it is (law 5): no wipe of it is on record.
+    Unproved,
     /// The journal is empty, but the repository's notes show that there was one: nothing is installed on claim.
     JournalLost,
 }
+
+/// What [`Held::Unproved`] says.
+const UNPROVED: &str =
+    "it came into the fleet with decommission and is taken as it is: nothing was wiped, nothing is proved; raise rebuild to wipe it";
 
 impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -192,7 +198,7 @@ impl fmt::Display for Held {
             Held::Unclear { with } => {
                 write!(f, "it shares hardware with {with}, and which is which is not clear: change one name, serial or MAC at a time")
             }
-            Held::Incomplete { field } => write!(f, "{field} is not set, so nothing can be installed"),
+            Held::Incomplete { field } => write!(f, "{field} is not set, so nothing can be written"),
             Held::Unavailable { scope, used, allowed } => write!(f, "{used} of at most {allowed} unavailable in {scope}"),
             Held::Budget { scope, wanted, allowed, needs } => {
                 write!(f, "the commit reinstalls {wanted} of {scope}, {allowed} are allowed: {needs}")
@@ -226,6 +232,7 @@ impl fmt::Display for Held {
             Held::Unlawful { law, what } => {
                 write!(f, "not done, since the plan would break law {law}: {what}. This is a fault of Rackwright; please report it")
             }
+            Held::Unproved => f.write_str(UNPROVED),
             Held::JournalLost => {
                 write!(f, "the journal was lost, so nothing is installed on claim: set onClaim to Adopt, then raise rebuild to install it")
             }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, AttemptEnd, AttemptId, Basis, CommitId, Evidence, Generation, HandoffName, MachineName, Outcome, Published, Rung, Step,
-    Timestamp,
+    Action, AttemptEnd, AttemptId, Basis, CommitId, DiskProof, Evidence, Generation, HandoffName, MachineName, Outcome, Published, Rung,
+    Step, Timestamp,
 };
 
 /// One line of the journal.
@@ -212,7 +212,7 @@ pub struct MachineHistory {
     pub published: BTreeMap<HandoffName, Published>,
 }
 
-/// One attempt at an install.
+/// One attempt at an install or a wipe.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {
     /// Its id.
@@ -248,6 +248,16 @@ impl Attempt {
 }
 
 impl MachineHistory {
+    /// The last attempt that wiped its disks for `generation` and proved it, if that is what they are since.
+    pub fn wiped(&self, generation: Generation) -> Option<(&Attempt, Timestamp, &[DiskProof])> {
+        let own = self.attempts.iter().rev().filter(|attempt| attempt.generation == generation && self.installed == Some(generation));
+        let mut proofs = own.flat_map(|attempt| attempt.evidence.iter().map(move |(at, evidence)| (attempt, *at, evidence)));
+        proofs.find_map(|(attempt, at, evidence)| match evidence {
+            Evidence::Wiped { proof } => Some((attempt, at, proof.as_slice())),
+            _ => None,
+        })
+    }
+
     /// The attempt that has not ended.
     pub fn open_attempt(&self) -> Option<&Attempt> {
         self.attempts.last().filter(|attempt| attempt.end.is_none())

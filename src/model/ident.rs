@@ -207,13 +207,16 @@ impl FromStr for CommitId {
 
 text_serde!(CommitId);
 
-/// What a disk should hold, as one hash: image digest, baked configuration, `rebuild` counter.
+/// What a disk should hold, as one hash: image digest, baked configuration, `rebuild` counter; or that it is wiped, and how.
 ///
-/// Versioned (`g1:`), so that a new release can hash differently without calling old disks different (law 11).
+/// Versioned (`g1:`, of a wipe `w1:`), so that a new release can hash differently without calling old disks different (law 11).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "controller", derive(schemars::JsonSchema), schemars(with = "String"))]
 #[serde(try_from = "String", into = "String")]
-pub struct Generation(pub [u8; 16]);
+pub struct Generation {
+    wipe: bool,
+    hash: [u8; 16],
+}
 
 impl Generation {
     /// Hashes what the user wrote that ends on the disk. Each part is preceded by its length, so that no two inputs collide
@@ -227,31 +230,52 @@ impl Generation {
         hash.update((configuration.map_or(0, <[u8]>::len) as u64).to_be_bytes());
         hash.update(configuration.unwrap_or_default());
         hash.update(rebuild.to_be_bytes());
-        let full: [u8; 32] = hash.finalize().into();
-        let mut half = [0; 16];
-        half.copy_from_slice(&full[..16]);
-        Self(half)
+        Self { wipe: false, hash: half(hash) }
+    }
+
+    /// The same for a wipe: its method, its disks in a form that is theirs alone, and the `rebuild` counter.
+    pub fn of_wipe(method: &str, disks: &[u8], rebuild: u64) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"rackwright wipe 1\0");
+        for part in [method.as_bytes(), disks] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        hash.update(rebuild.to_be_bytes());
+        Self { wipe: true, hash: half(hash) }
+    }
+
+    /// Whether it says that disks are wiped, and not what they hold.
+    pub fn is_wipe(&self) -> bool {
+        self.wipe
     }
 
     /// The first eight hexadecimal digits, for people.
     pub fn short(&self) -> String {
-        hex::encode(&self.0[..4])
+        hex::encode(&self.hash[..4])
     }
+}
+
+fn half(hash: Sha256) -> [u8; 16] {
+    let full: [u8; 32] = hash.finalize().into();
+    let mut half = [0; 16];
+    half.copy_from_slice(&full[..16]);
+    half
 }
 
 impl fmt::Display for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "g1:{}", hex::encode(self.0))
+        write!(f, "{}:{}", if self.wipe { "w1" } else { "g1" }, hex::encode(self.hash))
     }
 }
 
 impl FromStr for Generation {
     type Err = BadIdent;
     fn from_str(text: &str) -> Result<Self, BadIdent> {
-        let bad = || BadIdent { what: "a generation: \"g1:\" and 32 hexadecimal digits", text: text.to_owned() };
-        let digits = text.strip_prefix("g1:").ok_or_else(bad)?;
+        let bad = || BadIdent { what: "a generation: \"g1:\" or \"w1:\" and 32 hexadecimal digits", text: text.to_owned() };
+        let (kind, digits) = text.split_once(':').filter(|(kind, _)| matches!(*kind, "g1" | "w1")).ok_or_else(bad)?;
         let bytes = hex::decode(digits).map_err(|_| bad())?;
-        bytes.try_into().map(Generation).map_err(|_| bad())
+        bytes.try_into().map(|hash| Generation { wipe: kind == "w1", hash }).map_err(|_| bad())
     }
 }
 

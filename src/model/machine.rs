@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fingerprint, Generation, Handoffs, Install, Mac, MachineName, NetworkName, ProfileName, SecretName, SourceRef, Upkeep};
+use super::{
+    Fingerprint, Generation, Handoffs, Install, Mac, MachineName, NetworkName, ProfileName, SecretName, SourceRef, Upkeep, Wipe, Work,
+};
 
 /// One machine, resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +33,9 @@ pub struct Machine {
     pub profile: Option<ProfileName>,
     /// What its system disk should hold. `None`: Rackwright never installs this machine.
     pub install: Option<Install>,
+    /// That it is to be wiped and switched off for good; then `install` is `None`, and `power` is Off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decommission: Option<Wipe>,
     /// How it boots.
     pub boot: BootSettings,
     /// What to do when it is first seen.
@@ -51,9 +56,22 @@ impl Machine {
         self.nics.iter().find(|nic| nic.boot).or_else(|| self.nics.first())
     }
 
-    /// The generation that its disk should have.
+    /// The generation that its disk should have, or that its disks should be wiped.
     pub fn generation(&self) -> Option<Generation> {
-        self.install.as_ref().map(|install| install.generation)
+        let wipe = self.decommission.as_ref().map(|wipe| wipe.generation);
+        wipe.or_else(|| self.install.as_ref().map(|install| install.generation))
+    }
+
+    /// What an attempt at it is to do; `None` when the manifest does not say what, or on which disk.
+    pub fn work(&self) -> Option<Work> {
+        match (&self.decommission, &self.install) {
+            (Some(wipe), _) => wipe.order(&self.disks).map(Work::Wipe),
+            (None, Some(install)) => {
+                let system = self.disks.system.clone()?;
+                Some(Work::Install { install: Box::new(install.clone()), system })
+            }
+            (None, None) => None,
+        }
     }
 }
 

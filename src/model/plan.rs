@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AttemptId, Commit, DriftClass, Generation, Held, ImageName, MachineName, Problem, Reason, RolloutName, SignedDuration, Step, Ticket,
-    Timestamp,
+    Timestamp, WipeMethod,
 };
 
 /// An immutable value. Executing it takes no decision.
@@ -106,7 +106,7 @@ pub struct MachinePlan {
     pub next_install: bool,
     /// The ticket that the boot server should serve.
     pub ticket: Option<Box<Ticket>>,
-    /// For a reviewer: the reinstall that this commit means for the machine, begun or not.
+    /// For a reviewer: the reinstall or wipe that this commit means for the machine, begun or not.
     pub reimage: Option<Box<Reimaging>>,
 }
 
@@ -114,14 +114,17 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// What a reinstall would do to a machine, for a reviewer.
+/// What a reinstall or a wipe would do to a machine, for a reviewer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reimaging {
     /// Why.
     pub reason: Reason,
-    /// The image it gets.
-    pub image: ImageName,
-    /// The disk that loses its data, as the manifest's hint says it.
+    /// The image it gets; `None` for a wipe.
+    pub image: Option<ImageName>,
+    /// How it is wiped, for a wipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wipe: Option<WipeMethod>,
+    /// The disk that loses its data, as the manifest's hint says it; for a wipe, the disks in words.
     pub disk: String,
 }
 

@@ -61,6 +61,16 @@ pub struct Status {
     pub brake: Brake,
 }
 
+impl MachineStatus {
+    /// The reason of a machine that was wiped and is off for good.
+    pub const DECOMMISSIONED: &str = "Decommissioned";
+
+    /// Whether people who look at the fleet are told of it: what is not Ready, and what was wiped and waits for its manifest to go.
+    pub fn is_told(&self) -> bool {
+        self.state != State::Ready || self.reason == Self::DECOMMISSIONED
+    }
+}
+
 /// The state of one machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -68,11 +68,11 @@ pub enum Action {
     },
     /// Take back a boot override that is in force.
     ClearBootOverride,
-    /// Begin an attempt: the boot server serves its ticket from now on.
+    /// Begin an attempt at an install or a wipe: the boot server serves its ticket from now on.
     BeginAttempt {
         /// The attempt.
         attempt: AttemptId,
-        /// The generation that it installs.
+        /// The generation that it installs, or that of the wipe.
         generation: Generation,
     },
     /// Note evidence that follows from an observation.
@@ -130,6 +130,7 @@ impl fmt::Display for Action {
             Action::PowerOff { force: false } => write!(f, "shut down"),
             Action::BootFromNetwork { .. } => write!(f, "boot from network once"),
             Action::ClearBootOverride => write!(f, "take back the boot override"),
+            Action::BeginAttempt { attempt, generation } if generation.is_wipe() => write!(f, "WIPE {attempt} to {}", generation.short()),
             Action::BeginAttempt { attempt, generation } => write!(f, "REIMAGE {attempt} to {}", generation.short()),
             Action::Witness { attempt, rung } => write!(f, "note {rung} for {attempt}"),
             Action::EndAttempt { attempt, end } => write!(f, "end {attempt}: {end}"),
@@ -174,6 +175,8 @@ pub enum Reason {
     NewMachine,
     /// `onClaim: Install`.
     InstallOnClaim,
+    /// Its manifest says `decommission`.
+    Decommissioned,
     /// The commit changed what the disk should hold.
     GenerationChanged {
         /// What the disk holds.
@@ -220,6 +223,7 @@ impl fmt::Display for Reason {
         match self {
             Reason::NewMachine => write!(f, "new in the fleet"),
             Reason::InstallOnClaim => write!(f, "new in the fleet with onClaim: Install"),
+            Reason::Decommissioned => write!(f, "its manifest says decommission"),
             Reason::GenerationChanged { from, to, fields } if fields.is_empty() => {
                 write!(f, "generation {} → {}", from.short(), to.short())
             }

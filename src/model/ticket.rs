@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AgentCommand, AgentHello, BadIdent, CommitId, DhcpMode, DiskHint, Evidence, Generation, HandoffTable, Install, Mac, MachineName,
-    Network, NetworkName, ObservedDisk, Rung, Timestamp, same_uuid,
+    Network, NetworkName, ObservedDisk, Rung, Timestamp, WipeOrder, same_uuid,
 };
 
 /// One attempt at installing one machine: the machine's name and a number that only grows, as `web-01#3`.
@@ -53,7 +53,40 @@ impl From<AttemptId> for String {
     }
 }
 
-/// Permission for one machine to be installed once (law 9). Holds no secret: the boot server derives the agent's token
+/// What an attempt does, and to which disks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Work {
+    /// Installs a system.
+    Install {
+        /// What to write.
+        install: Box<Install>,
+        /// The disk to write.
+        system: DiskHint,
+    },
+    /// Wipes disks.
+    Wipe(WipeOrder),
+}
+
+impl Work {
+    /// What the disks are called once it is done.
+    pub fn generation(&self) -> Generation {
+        match self {
+            Work::Install { install, .. } => install.generation,
+            Work::Wipe(order) => order.generation,
+        }
+    }
+
+    /// What it installs, if it does.
+    pub fn install(&self) -> Option<&Install> {
+        match self {
+            Work::Install { install, .. } => Some(install),
+            Work::Wipe(_) => None,
+        }
+    }
+}
+
+/// Permission for one machine to be installed, or wiped, once (law 9). Holds no secret: the boot server derives the agent's token
 /// from its own key and the attempt's id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket {
@@ -69,12 +102,10 @@ pub struct Ticket {
     pub serial: Option<String>,
     /// UUID that the agent must report, if declared.
     pub uuid: Option<String>,
-    /// The disk to write.
-    pub system: DiskHint,
     /// Disks never to write.
     pub keep: Vec<DiskHint>,
-    /// What to write.
-    pub install: Install,
+    /// What to do, and to which disks.
+    pub work: Work,
     /// What was journaled of this attempt so far, in order.
     pub evidence: Vec<Evidence>,
 }
@@ -85,12 +116,9 @@ impl Ticket {
         self.evidence.iter().any(|evidence| evidence.rung() == rung)
     }
 
-    /// The start of the agent that began to write, and the disk that it was given leave for.
-    pub fn writing(&self) -> Option<(&str, &ObservedDisk)> {
-        self.evidence.iter().find_map(|evidence| match evidence {
-            Evidence::Writing { boot_id, disk } => Some((boot_id.as_str(), disk)),
-            _ => None,
-        })
+    /// The start of the agent that began to write, and the disks that it was given leave for.
+    pub fn writing(&self) -> Option<(&str, &[ObservedDisk])> {
+        self.evidence.iter().find_map(Evidence::leave)
     }
 
     /// What the boot server tells an agent that presents this ticket. Pure and idempotent: the same agent start gets the same
@@ -100,15 +128,14 @@ impl Ticket {
             return AgentCommand::Refuse { why: refusal.to_string() };
         }
         if self.reached(Rung::Written) {
-            return AgentCommand::BootFromDisk;
+            return if self.work.install().is_some() { AgentCommand::BootFromDisk } else { AgentCommand::SwitchOff };
         }
-        AgentCommand::Install {
-            attempt: self.attempt.clone(),
-            install: Box::new(self.install.clone()),
-            system: self.system.clone(),
-            keep: self.keep.clone(),
-            call_home: call_home.to_owned(),
-            handoff: None,
+        let (attempt, keep) = (self.attempt.clone(), self.keep.clone());
+        match self.work.clone() {
+            Work::Install { install, system } => {
+                AgentCommand::Install { attempt, install, system, keep, call_home: call_home.to_owned(), handoff: None }
+            }
+            Work::Wipe(order) => AgentCommand::Wipe { attempt, method: order.method, targets: order.targets, keep },
         }
     }
 

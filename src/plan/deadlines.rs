@@ -65,6 +65,10 @@ pub const CALL_HOME: Duration = Duration::from_secs(30 * 60);
 /// must not outlive a working day.
 pub const TICKET: Duration = Duration::from_secs(6 * 60 * 60);
 
+/// The longest life of a wipe's ticket. Zeros over a disk of 24 TB, and reading them back, take 5 days at 120 MB/s; an agent that falls
+/// silent ends the attempt long before.
+pub const WIPE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// The wait before the second try; it doubles with each further one. Long enough for a server or switch to come back.
 pub const BACK_OFF: Duration = Duration::from_secs(5 * 60);
 
@@ -115,6 +119,8 @@ pub struct Deadlines {
     #[serde(deserialize_with = "span")]
     pub ticket: Duration,
     #[serde(deserialize_with = "span")]
+    pub wipe: Duration,
+    #[serde(deserialize_with = "span")]
     pub back_off: Duration,
     #[serde(deserialize_with = "span")]
     pub command_retry: Duration,
@@ -147,6 +153,7 @@ impl Default for Deadlines {
             from_disk: FROM_DISK,
             call_home: CALL_HOME,
             ticket: TICKET,
+            wipe: WIPE,
             back_off: BACK_OFF,
             command_retry: COMMAND_RETRY,
             stalled_retry: STALLED_RETRY,

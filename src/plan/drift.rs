@@ -1,7 +1,7 @@
 //! Field by field, what is not as declared, and what is put right. A gap is not drift; it is shown where something was declared and somebody
 //! asked. Nothing here can lead to an install (law 1): what differs on a disk is shown, and a commit decides.
 
-use super::{Case, Input, damping, deadlines::after, identity, later, machine, power};
+use super::{Case, Input, damping, deadlines::after, identity, later, machine, power, wipe};
 use crate::model::{
     Action, BootOverride, Drift, DriftClass, DriftPolicy, Evidence, Held, Machine, MachineHistory, MachinePlan, Observation, Reason, Rung,
     SignedDuration, Step, Waiting, surely,
@@ -17,12 +17,15 @@ pub(super) fn of(input: &Input<'_>, case: &Case<'_>) -> Vec<Drift> {
     {
         let observed = history.installed.map_or_else(|| "unknown".to_owned(), |installed| installed.short());
         let since = history.claimed.unwrap_or(input.now);
-        drift.push(differs(None, "spec.image", desired.short(), observed, "journal", input.now.duration_since(since)));
+        let field = if desired.is_wipe() { "spec.decommission" } else { "spec.image" };
+        drift.push(differs(None, field, desired.short(), observed, "journal", input.now.duration_since(since)));
     }
     drift.extend(case.history.and_then(|history| os_image(input, history)));
     if let Some(seen) = case.seen {
         let age = input.now.duration_since(seen.at);
-        drift.extend(power::drift(machine, seen, age));
+        // What is to be wiped runs until then.
+        let due = case.history.map_or(machine.decommission.is_some(), |history| wipe::is_due(machine, history));
+        drift.extend(power::drift(machine, seen, age).filter(|_| !due));
         if let Some(Held::IdentityMismatch { field, declared, observed }) = identity::mismatch(machine, Some(seen)) {
             let field = if field == "mac" { "spec.nics".to_owned() } else { format!("spec.identity.{field}") };
             drift.push(differs(None, &field, declared, observed, &seen.source, age));

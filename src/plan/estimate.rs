@@ -26,7 +26,8 @@ pub(super) struct Load<'a> {
 /// How long the last finished install of a machine took.
 pub(super) fn took(history: &MachineHistory) -> Option<SignedDuration> {
     let done = history.attempts.iter().rev().find_map(|attempt| match &attempt.end {
-        Some((at, AttemptEnd::Done)) => Some(at.duration_since(attempt.began)),
+        // How long a wipe takes is a matter of method and disks.
+        Some((at, AttemptEnd::Done)) if !attempt.generation.is_wipe() => Some(at.duration_since(attempt.began)),
         _ => None,
     });
     // A clock that was put back says nothing.

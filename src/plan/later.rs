@@ -32,6 +32,10 @@ pub(super) fn difference(
     from: Generation,
     former: Option<&Fleet>,
 ) -> Difference {
+    // A wiped disk holds nothing that could wait.
+    if from.is_wipe() {
+        return Difference::Due;
+    }
     // An install that did not come to its end is not over: whatever is declared now goes on with it.
     if is_unfinished(history, from) {
         return Difference::Due;

@@ -1,19 +1,18 @@
 //! One machine's part of the plan.
 
 use super::{
-    Case, Input,
-    deadlines::after,
-    drift,
+    Case, Input, drift,
     groups::Groups,
     identity, later,
     names::{Names, Standing},
     power,
     reimage::{Facts, Next, Reimage, next},
+    wipe,
     wish::Wish,
 };
 use crate::model::{
-    Action, Attempt, AttemptEnd, AttemptId, Brake, Held, Machine, MachineHistory, MachineName, MachinePlan, OnClaim, Reason, Reimaging,
-    Rung, Seen, Step, Ticket, Timestamp, Unknown, Waiting,
+    Action, Attempt, AttemptEnd, AttemptId, Brake, DiskHint, Held, Machine, MachineHistory, MachineName, MachinePlan, OnClaim, Reason,
+    Reimaging, Rung, Seen, Step, Ticket, Timestamp, Unknown, Waiting, WipeDisks,
 };
 
 /// The part of a machine of the fleet.
@@ -176,6 +175,9 @@ fn claim<'a>(input: &Input<'a>, groups: &Groups<'a>, case: &Case<'a>, part: &mut
         part.held.extend(groups.against(case.group));
         part.held.extend(case.missing.iter().cloned());
     }
+    if machine.decommission.is_some() && installed.is_some() {
+        part.held.push(Held::Unproved);
+    }
     let reason = if replaced { Reason::Replaced } else { Reason::NewMachine };
     part.steps.push(step(&machine.name, Action::Claim { installed }, reason));
 }
@@ -258,7 +260,10 @@ fn settle<'a>(input: &Input<'a>, groups: &mut Groups<'a>, case: &Case<'a>, histo
         }
         Wish::Install(reason) => begin(input, groups, case, history, reason, part),
         Wish::Quarantine(held) | Wish::Unclear(held) => part.held.push(held.clone()),
-        Wish::Nothing => part.steps.extend(later::note(input, case, history)),
+        Wish::Nothing => {
+            part.held.extend(wipe::unproved(case.machine, history));
+            part.steps.extend(later::note(input, case, history));
+        }
     }
     if part.steps.is_empty() && !matches!(case.wish, Wish::Later(..)) {
         power::settle(input, groups, case, history, part);
@@ -306,8 +311,12 @@ fn begin<'a>(
 fn incomplete(machine: &Machine) -> Vec<Held> {
     let missing = |field: &str| Held::Incomplete { field: field.to_owned() };
     let mut held = Vec::new();
-    if machine.disks.system.as_ref().is_none_or(|hint| *hint == crate::model::DiskHint::default()) {
-        held.push(missing("spec.disks.system"));
+    match &machine.decommission {
+        Some(decommission) if decommission.order(&machine.disks).is_some() => {}
+        Some(decommission) if decommission.disks == WipeDisks::System => held.push(missing("spec.disks.system")),
+        Some(_) => held.push(missing("spec.decommission.disks")),
+        None if machine.disks.system.as_ref().is_none_or(|hint| *hint == DiskHint::default()) => held.push(missing("spec.disks.system")),
+        None => {}
     }
     match machine.boot_nic() {
         None => held.push(missing("spec.nics")),
@@ -325,24 +334,26 @@ pub(super) fn resting(input: &Input<'_>, history: &MachineHistory) -> Option<Tim
 }
 
 fn reimaging(machine: &Machine, reason: Reason) -> Option<Box<Reimaging>> {
+    if machine.decommission.is_some() {
+        return wipe::reimaging(machine, reason);
+    }
     let image = machine.install.as_ref()?.image.name.clone();
     let disk = machine.disks.system.as_ref().map_or_else(|| "none stated".to_owned(), ToString::to_string);
-    Some(Box::new(Reimaging { reason, image, disk }))
+    Some(Box::new(Reimaging { reason, image: Some(image), wipe: None, disk }))
 }
 
-/// The ticket of an attempt, when `machine` is what the attempt installs.
+/// The ticket of an attempt, when `machine` is what the attempt installs or wipes.
 fn ticket(input: &Input<'_>, machine: &Machine, attempt: &Attempt) -> Option<Box<Ticket>> {
-    let install = machine.install.as_ref().filter(|install| install.generation == attempt.generation)?;
+    let work = machine.work().filter(|work| work.generation() == attempt.generation)?;
     Some(Box::new(Ticket {
         attempt: attempt.id.clone(),
         commit: attempt.commit,
-        expires: after(attempt.began, input.deadlines.ticket),
+        expires: wipe::expires(attempt, &input.deadlines),
         mac: machine.boot_nic()?.mac,
         serial: machine.identity.serial.clone(),
         uuid: machine.identity.uuid.clone(),
-        system: machine.disks.system.clone()?,
         keep: machine.disks.keep.clone(),
-        install: install.clone(),
+        work,
         evidence: attempt.evidence.iter().map(|(_, evidence)| evidence.clone()).collect(),
     }))
 }

@@ -29,6 +29,7 @@ mod review;
 mod waits;
 mod waves;
 mod windows;
+mod wipe;
 mod wish;
 
 use std::collections::BTreeMap;
@@ -129,7 +130,7 @@ impl Case<'_> {
         if self.open {
             return true;
         }
-        if self.machine.install.is_none() || self.machine.suspend {
+        if self.machine.generation().is_none() || self.machine.suspend {
             return false;
         }
         let settled = self.named() && self.history.is_some() && matches!(self.wish, Wish::Nothing | Wish::Quarantine(_));
@@ -207,6 +208,7 @@ fn case<'a>(input: &Input<'a>, names: &Names<'a>, groups: &Groups<'a>, machine: 
         _ if matches!(standing, Some(Standing::Unclear(_))) => Wish::Nothing,
         Some(_) if standing == Some(Standing::Replaced) => Wish::Nothing,
         Some(history) => wish(machine, history, input.former, input.now, &input.deadlines),
+        None if machine.decommission.is_some() && machine.on_claim == OnClaim::Install => Wish::Install(Reason::Decommissioned),
         None if machine.install.is_some() && machine.on_claim == OnClaim::Install => Wish::Install(Reason::InstallOnClaim),
         None => Wish::Nothing,
     };

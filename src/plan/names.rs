@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::identity::{differs_in_kind, hardware, identifies, is_recorded, same_hardware, shares};
-use crate::model::{Evidence, Fleet, Held, History, Machine, MachineHistory, MachineName};
+use crate::model::{Fleet, Held, History, Machine, MachineHistory, MachineName};
 
 /// What is to be said of a name in the fleet before its machine can be planned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,10 +140,8 @@ impl<'a> Unsettled<'a> {
             one.as_ref().zip(other.as_ref()).is_some_and(|(one, other)| one.trim().eq_ignore_ascii_case(other.trim()))
         };
         let attempts = history.machines.get(self.name).into_iter().flat_map(|history| &history.attempts);
-        attempts.flat_map(|attempt| &attempt.evidence).any(|(_, evidence)| match evidence {
-            Evidence::Writing { disk, .. } => same(&hint.serial, &disk.serial) || same(&hint.wwn, &disk.wwn),
-            _ => false,
-        })
+        let written = attempts.flat_map(|attempt| &attempt.evidence).filter_map(|(_, evidence)| evidence.leave());
+        written.flat_map(|(_, disks)| disks).any(|disk| same(&hint.serial, &disk.serial) || same(&hint.wwn, &disk.wwn))
     }
 
     /// The one machine of the journal that it is like, if nothing speaks against that.

@@ -1,6 +1,6 @@
 //! Power of a machine that is not being installed: drift by policy, and the way back for a machine that an attempt left behind.
 
-use super::{Case, Input, damping, deadlines::after, drift, groups::Groups, identity, machine};
+use super::{Case, Input, damping, deadlines::after, drift, groups::Groups, identity, machine, wipe};
 use crate::model::{
     Action, Attempt, Drift, DriftClass, DriftPolicy, Held, Machine, MachineHistory, MachinePlan, Observation, PowerIntent, PowerState,
     Reason, Risk, Rung, Seen, SignedDuration, Step, Timestamp, Unknown, Waiting,
@@ -29,7 +29,9 @@ pub(super) fn settle(input: &Input<'_>, groups: &Groups<'_>, case: &Case<'_>, hi
         return;
     }
     let Ok(power) = identity::power(case.seen, history.power_changed, input.now, &input.deadlines) else { return };
-    let Some((action, reason)) = return_to_disk(case.machine, history, power).or_else(|| correction(input, case, power)) else { return };
+    let Some((action, reason)) = return_to_disk(case.machine, history, power).or_else(|| correction(input, case, history, power)) else {
+        return;
+    };
     if let Some(until) = machine::resting(input, history).or_else(|| settles_until(input, history, &action, &reason)) {
         let why = match &reason {
             Reason::PartOf { attempt } => format!("{attempt} left it behind; it is brought back to its disk"),
@@ -54,7 +56,10 @@ pub(super) fn settle(input: &Input<'_>, groups: &Groups<'_>, case: &Case<'_>, hi
     }
 }
 
-fn correction(input: &Input<'_>, case: &Case<'_>, power: PowerState) -> Option<(Action, Reason)> {
+fn correction(input: &Input<'_>, case: &Case<'_>, history: &MachineHistory, power: PowerState) -> Option<(Action, Reason)> {
+    if wipe::is_due(case.machine, history) {
+        return None;
+    }
     match input.fleet.settings.drift.power {
         DriftPolicy::Observe | DriftPolicy::Alert => return None,
         DriftPolicy::Correct => {}
@@ -62,7 +67,8 @@ fn correction(input: &Input<'_>, case: &Case<'_>, power: PowerState) -> Option<(
     let reason = Reason::PowerDrift { observed: power };
     match (case.machine.power, power) {
         (PowerIntent::On, PowerState::Off) => Some((Action::PowerOn, reason)),
-        (PowerIntent::Off, PowerState::On) => Some((Action::PowerOff { force: false }, reason)),
+        // Nothing that was on a wiped machine can come to harm; what runs there, such as our agent, may have no ear for a polite order.
+        (PowerIntent::Off, PowerState::On) => Some((Action::PowerOff { force: case.machine.decommission.is_some() }, reason)),
         (PowerIntent::On | PowerIntent::Off | PowerIntent::Unmanaged, _) => None,
     }
 }

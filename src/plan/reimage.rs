@@ -9,6 +9,8 @@
 //! something else ends an attempt at once while no byte was written; from *writing* on the attempt is let finish until *written*,
 //! because a half-written disk is worth less than an old one, and the new generation is planned after that.
 //!
+//! A wipe climbs the same ladder up to *written*, which is then *wiped and read back*; from there it waits for the machine to be off.
+//!
 //! **Non-goals.** Whether an attempt may begin: that is [`super::plan`]. Who sees evidence: the boot server.
 
 use super::{
@@ -109,8 +111,8 @@ impl Reimage {
             Evidence::DhcpSeen => Reimage::DhcpSeen { since },
             Evidence::LoaderFetched => Reimage::LoaderFetched { since },
             Evidence::AgentUp { .. } => Reimage::AgentUp { since },
-            Evidence::Writing { .. } => Reimage::Writing { since },
-            Evidence::Written { .. } => Reimage::Written { since },
+            Evidence::Writing { .. } | Evidence::Wiping { .. } => Reimage::Writing { since },
+            Evidence::Written { .. } | Evidence::Wiped { .. } => Reimage::Written { since },
             // An old system on the disk says the same things; they count only for what this attempt wrote.
             Evidence::BootedFromDisk | Evidence::CalledHome { .. } | Evidence::Healthy if self.rung() < Some(Rung::Written) => return self,
             Evidence::BootedFromDisk => Reimage::BootedFromDisk { since },
@@ -191,7 +193,7 @@ pub struct Next {
 /// given as unknown.
 ///
 /// Guarantees: at most one action; no power command unless `power` is known and `hands_off` is empty; an attempt that has reached
-/// *writing* is never powered off, and never told to boot from the network again.
+/// *writing* is never powered off, unless it is a wipe that has reached *written*, and never told to boot from the network again.
 pub fn next(now: Timestamp, state: &Reimage, power: &Seen<PowerState>, facts: &Facts<'_>) -> Next {
     if let Some(end) = verdict(now, state, facts) {
         return conclude(facts, end);
@@ -220,6 +222,12 @@ pub fn next(now: Timestamp, state: &Reimage, power: &Seen<PowerState>, facts: &F
             }
         }
         Reimage::Writing { .. } => here.wait(),
+        Reimage::Written { since } | Reimage::BootedFromDisk { since } if facts.attempt.generation.is_wipe() => match power {
+            Seen::Known(PowerState::Off) => here.witness(Rung::Healthy, Reimage::Healthy),
+            // Our agent switches itself off; it has no ear for a polite order.
+            Seen::Known(PowerState::On) if now >= after(*since, facts.deadlines.power_lag) => here.switch_off_for_good(),
+            Seen::Known(_) | Seen::Unknown(_) => here.wait(),
+        },
         Reimage::Written { since } | Reimage::BootedFromDisk { since } => match power {
             Seen::Known(PowerState::Off) if now >= after(*since, facts.deadlines.power_lag) => here.start_from_disk(),
             Seen::Known(_) | Seen::Unknown(_) => here.wait(),
@@ -318,6 +326,14 @@ impl Here<'_> {
         }
     }
 
+    /// A machine whose disks are wiped.
+    fn switch_off_for_good(&self) -> Next {
+        match self.done() {
+            Some((at, Action::PowerOff { .. })) if self.now < after(at, self.facts.deadlines.power_lag) => self.wait(),
+            Some(_) | None => self.command(Action::PowerOff { force: true }),
+        }
+    }
+
     fn witness(&self, rung: Rung, state: Reimage) -> Next {
         let attempt = self.facts.attempt.id.clone();
         Next { state, action: Some(Action::Witness { attempt, rung }), waiting: None }
@@ -334,8 +350,8 @@ impl Here<'_> {
 
     fn wait(&self) -> Next {
         let why = match self.facts.hands_off {
-            Some(tied) => format!("{}, but {tied}", waits_for(self.state)),
-            None => waits_for(self.state).to_owned(),
+            Some(tied) => format!("{}, but {tied}", waits_for(self.state, self.facts)),
+            None => waits_for(self.state, self.facts).to_owned(),
         };
         let why = why + &last_failure(self.facts);
         let until = deadline(self.state, self.facts).map(|(until, _, _)| until);

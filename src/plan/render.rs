@@ -11,6 +11,7 @@ const COLUMNS: usize = 100;
 /// Under which word a machine is shown, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Effect {
+    Wipe,
     Reimage,
     PowerOff,
     PowerOn,
@@ -25,7 +26,8 @@ pub(super) enum Effect {
 }
 
 impl Effect {
-    const ALL: [Effect; 11] = [
+    const ALL: [Effect; 12] = [
+        Effect::Wipe,
         Effect::Reimage,
         Effect::PowerOff,
         Effect::PowerOn,
@@ -41,6 +43,10 @@ impl Effect {
 
     pub(super) fn of(part: &MachinePlan) -> Self {
         let has = |wanted: fn(&Action) -> bool| part.steps.iter().any(|step| wanted(&step.action));
+        let wipes = part.reimage.as_ref().is_some_and(|reimage| reimage.wipe.is_some());
+        if wipes || part.ticket.as_ref().is_some_and(|ticket| ticket.work.install().is_none()) {
+            return Effect::Wipe;
+        }
         if part.reimage.is_some() || part.ticket.is_some() {
             return Effect::Reimage;
         }
@@ -60,6 +66,7 @@ impl Effect {
 
     pub(super) fn word(self) -> &'static str {
         match self {
+            Effect::Wipe => "WIPE",
             Effect::Reimage => "REIMAGE",
             Effect::PowerOff => "power off",
             Effect::PowerOn => "power on",
@@ -76,6 +83,7 @@ impl Effect {
 
     fn in_summary(self) -> &'static str {
         match self {
+            Effect::Wipe => "to WIPE",
             Effect::Reimage => "to reimage",
             Effect::PowerOff => "to power off",
             Effect::PowerOn => "to power on",
@@ -140,9 +148,14 @@ pub(super) fn exceptions(plan: &Plan) -> impl Iterator<Item = &MachinePlan> {
 
 pub(super) fn details(part: &MachinePlan) -> Vec<String> {
     let mut lines = Vec::new();
-    if let Some(Reimaging { reason, image, disk }) = part.reimage.as_deref() {
+    if let Some(Reimaging { reason, image, wipe, disk }) = part.reimage.as_deref() {
         lines.push(format!("why    {reason}"));
-        lines.push(format!("image  {image}, over the disk with {disk}: all data on it is lost"));
+        lines.extend(wipe.map(|method| format!("WIPE   {disk}, by {method}: all data there is lost, and the machine stays off")));
+        lines.extend(image.iter().map(|image| format!("image  {image}, over the disk with {disk}: all data on it is lost")));
+    }
+    let ends_first = part.reimage.as_ref().is_none_or(|reimage| reimage.wipe.is_none());
+    if ends_first && part.ticket.as_ref().is_some_and(|ticket| ticket.work.install().is_none()) {
+        lines.push("WIPE   of an earlier commit: it began, and is finished first".to_owned());
     }
     if let (true, Some(installed), Some(desired)) = (part.next_install, part.installed, part.desired) {
         lines.push(format!("later  {NEXT_INSTALL} (installed {}, declared {})", installed.short(), desired.short()));
@@ -154,7 +167,8 @@ pub(super) fn details(part: &MachinePlan) -> Vec<String> {
     }
     lines.extend(part.held.iter().map(|held| format!("held   {held}")));
     // The reason of a reinstall says already which generation is on the disk.
-    let shown = part.drift.iter().filter(|drift| part.reimage.is_none() || drift.field != "spec.image");
+    let said = |field: &str| matches!(field, "spec.image" | "spec.decommission");
+    let shown = part.drift.iter().filter(|drift| part.reimage.is_none() || !said(&drift.field));
     lines.extend(shown.map(|drift| {
         let age = crate::model::SignedDuration::from_secs(drift.age.as_secs());
         format!("drift  {} is {}, declared {} ({}, {age:#} ago)", drift.field, drift.observed, drift.desired, drift.source)
@@ -244,7 +258,8 @@ pub(super) fn summary(plan: &Plan) -> String {
     }
     let parts = Effect::ALL.iter().filter_map(|effect| {
         let (count, held) = counts.get(effect)?;
-        let of_these = if *effect == Effect::Reimage && *held > 0 { format!(" ({held} held)") } else { String::new() };
+        let of_these =
+            if matches!(effect, Effect::Wipe | Effect::Reimage) && *held > 0 { format!(" ({held} held)") } else { String::new() };
         Some(format!("{count} {}{of_these}", effect.in_summary()))
     });
     let parts: Vec<String> = parts.collect();

@@ -180,7 +180,7 @@ fn row(part: &MachinePlan) -> String {
 }
 
 fn word(effect: Effect) -> String {
-    if effect == Effect::Reimage { format!("**{}**", effect.word()) } else { effect.word().to_owned() }
+    if matches!(effect, Effect::Wipe | Effect::Reimage) { format!("**{}**", effect.word()) } else { effect.word().to_owned() }
 }
 
 fn group(part: &MachinePlan) -> &str {

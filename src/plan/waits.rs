@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     deadlines::{Deadlines, after},
     reimage::{Facts, Reimage},
+    wipe,
 };
 use crate::model::{Action, Outcome, RetryClass, Rung, Step, Timestamp};
 
@@ -24,8 +25,10 @@ pub(super) fn deadline(state: &Reimage, facts: &Facts<'_>) -> Option<(Timestamp,
         Reimage::Written { .. } => (limits.from_disk, "no-boot-from-disk", false),
         Reimage::BootedFromDisk { .. } => (limits.call_home, "no-call-home", false),
     };
+    let own = wipe::deadline(state, limits).filter(|_| facts.attempt.generation.is_wipe());
+    let (wait, code, retry) = own.unwrap_or((wait, code, retry));
     let from = state.since().max(facts.alive).unwrap_or(facts.attempt.began);
-    let expires = after(facts.attempt.began, limits.ticket);
+    let expires = wipe::expires(facts.attempt, limits);
     let until = after(from, wait);
     // A ticket that expired is refused by the boot server; after "written" it is not needed any more.
     if expires < until && state.rung() < Some(Rung::Written) { Some((expires, "ticket-expired", true)) } else { Some((until, code, retry)) }
@@ -33,7 +36,7 @@ pub(super) fn deadline(state: &Reimage, facts: &Facts<'_>) -> Option<(Timestamp,
 
 /// Why an attempt is given up at its deadline, with the last thing that went wrong.
 pub(super) fn late(state: &Reimage, facts: &Facts<'_>) -> String {
-    let mut why = format!("waited too long: {}", waits_for(state));
+    let mut why = format!("waited too long: {}", waits_for(state, facts));
     if let Some(tied) = facts.hands_off {
         why += &format!("; {tied}");
     }
@@ -51,7 +54,10 @@ pub(super) fn last_failure(facts: &Facts<'_>) -> String {
 }
 
 /// What a state waits for, for people.
-pub(super) fn waits_for(state: &Reimage) -> &'static str {
+pub(super) fn waits_for(state: &Reimage, facts: &Facts<'_>) -> &'static str {
+    if let Some(own) = wipe::waits_for(state).filter(|_| facts.attempt.generation.is_wipe()) {
+        return own;
+    }
     match state {
         Reimage::Begun { .. } => "its ticket to be served",
         Reimage::TicketArmed { .. } => "the machine to be off and its next boot to be set",

@@ -3,6 +3,7 @@
 use super::{
     deadlines::{Deadlines, after},
     later::{Difference, difference},
+    wipe,
 };
 use crate::model::{
     Attempt, AttemptEnd, Basis, Fleet, Generation, Held, Install, Machine, MachineHistory, OnClaim, OnConfigChange, Reason, Rung, Timestamp,
@@ -40,17 +41,18 @@ impl Wish {
 /// An install is wanted if and only if the declared generation is not the one on the disk, and: the disk holds another one, so a
 /// commit changed it, and more of it than may wait for the next install; or nothing was ever written and the manifest says `onClaim: Install`, now and not only when it was claimed; or an
 /// attempt under this same generation left the disk unknown. Failures count per generation: a commit that changes it starts anew.
+/// A wipe is wanted if and only if the manifest says `decommission`, and the disks are not known to be wiped for it.
 pub(super) fn wish(machine: &Machine, history: &MachineHistory, former: Option<&Fleet>, now: Timestamp, deadlines: &Deadlines) -> Wish {
-    let Some(install) = &machine.install else { return Wish::Nothing };
-    let desired = install.generation;
+    let Some(desired) = machine.generation() else { return Wish::Nothing };
     let untouched = history.installed.is_none() && !history.attempts.iter().any(Attempt::wrote);
-    if untouched && machine.on_claim == OnClaim::Adopt {
+    if untouched && machine.on_claim == OnClaim::Adopt && machine.decommission.is_none() {
         return Wish::Adopt;
     }
     let failures = failures(history, desired);
     if let Some((attempt, at, end)) = failures.first() {
         return after_failure(attempt, *at, end, failures.len() as u32, history.installed == Some(desired), now, deadlines);
     }
+    let Some(install) = &machine.install else { return wipe::reason(desired, history).map_or(Wish::Nothing, Wish::Install) };
     match history.installed {
         Some(installed) if installed == desired => Wish::Nothing,
         Some(from) => match difference(machine, install, history, from, former) {

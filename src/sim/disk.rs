@@ -256,6 +256,21 @@ impl agent::Disk for OpenDisk {
         self.power()?;
         self.disk.keep_account()
     }
+
+    fn can_erase(&mut self, how: agent::Erase) -> Result<String, agent::Failure> {
+        match how {
+            agent::Erase::Discard => Ok("simulated discard".to_owned()),
+            agent::Erase::Secure => {
+                Err(agent::Failure::new(agent::code::WIPE_UNSUPPORTED, "a simulated disk knows no secure erase; nothing was done to it"))
+            }
+        }
+    }
+
+    fn erase(&mut self, how: agent::Erase) -> Result<(), agent::Failure> {
+        self.can_erase(how)?;
+        let failed = |error| agent::Failure::new(agent::code::ERASE_FAILED, format!("the disk can't be discarded: {error}"));
+        agent::Disk::zero(self, 0, self.disk.config.size).map_err(failed)
+    }
 }
 
 impl Drop for OpenDisk {

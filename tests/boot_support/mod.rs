@@ -18,7 +18,7 @@ use rackwright::{
     boot::{Config, Server},
     model::{
         AttemptId, BootTable, CommitId, DhcpMode, Digest, DiskHint, Evidence, Generation, HandoffName, Image, ImageFormat, Install, Mac,
-        MachineName, Network, Progress, Reservation, RetryClass, Rung, SignedDuration, Ticket, Timestamp,
+        MachineName, Network, Progress, Reservation, RetryClass, Rung, SignedDuration, Ticket, Timestamp, Work,
     },
     ports::{Boot as _, JournalError, Witness, WitnessError},
 };
@@ -186,9 +186,11 @@ pub fn ticket(mac: Mac) -> Ticket {
         mac,
         serial: Some("CZ1".to_owned()),
         uuid: None,
-        system: DiskHint { serial: Some("S5".to_owned()), ..DiskHint::default() },
         keep: Vec::new(),
-        install: Install { generation: Generation::of(digest, None, 0), image, user_data: None, rebuild: 0 },
+        work: Work::Install {
+            install: Box::new(Install { generation: Generation::of(digest, None, 0), image, user_data: None, rebuild: 0 }),
+            system: DiskHint { serial: Some("S5".to_owned()), ..DiskHint::default() },
+        },
         evidence: Vec::new(),
     }
 }

@@ -115,13 +115,16 @@ async fn spoil(lab: &mut Lab, sent: &Arc<AtomicU64>) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn thirty_percent_of_bmcs_answer_garbage() {
     let bad: Vec<String> = (0..KINDS.len()).map(|index| format!("bad-{index}")).collect();
     let good: Vec<String> = (0..GOOD).map(|index| format!("good-{index}")).collect();
     assert_eq!(bad.len() * 10, (bad.len() + good.len()) * 3);
     let nodes = bad.iter().chain(&good).map(|name| Node::new(name, "Adopt")).collect();
-    let mut lab = Lab::new(nodes).await;
+    // Twenty installs at a time take as long as they take.
+    let limits = ["firstPacket", "loader", "agent", "firstWrite", "silence", "fromDisk", "callHome"].map(|name| (name, "100s"));
+    let tune = json!({"deadlines": limits.into_iter().collect::<std::collections::BTreeMap<_, _>>()});
+    let mut lab = Lab::tuned(nodes, "20ms", Value::Null, tune).await;
     let controller = lab.controller().await;
     all_ready(&lab).await;
     let before: Vec<_> = bad.iter().map(|name| std::fs::read(lab.disk(name)).unwrap()).collect();

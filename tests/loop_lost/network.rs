@@ -46,7 +46,7 @@ async fn until_it_writes(lab: &mut Lab) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn a_switch_that_goes_dark_in_the_middle_of_a_write_and_comes_back() {
-    let tune = json!({"bmc": {"connectTimeout": "1s", "readTimeout": "1s"}, "deadlines": {"silence": "120s"}});
+    let tune = json!({"bmc": {"connectTimeout": "1s", "readTimeout": "1s"}, "deadlines": {"silence": "120s", "firstWrite": "100s", "fromDisk": "100s", "callHome": "100s"}});
     let (mut lab, switch) = behind_a_switch(tune).await;
     let controller = lab.controller().await;
     until_it_writes(&mut lab).await;

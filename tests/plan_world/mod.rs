@@ -275,6 +275,7 @@ impl World {
         let serial = hint.and_then(|hint| hint.serial.clone());
         let disk = ObservedDisk { name: "/dev/sda".to_owned(), serial, ..ObservedDisk::default() };
         let evidence = match rung {
+            rung if generation.is_wipe() && rung >= Rung::Writing => return self.wiped(name, id, rung, disk),
             Rung::AgentUp => Evidence::AgentUp { boot_id: "b".to_owned(), serial: None, uuid: None, disks: vec![] },
             Rung::Writing => Evidence::Writing { boot_id: "b".to_owned(), disk },
             Rung::Written => Evidence::Written { digest: Digest::of(b"image"), bytes: 1 },
@@ -282,6 +283,25 @@ impl World {
             rung => plain_evidence(rung),
         };
         self.append(Fact::Saw { attempt: id, evidence });
+    }
+
+    /// The same of a wipe, at whose end the agent switches the machine off.
+    fn wiped(&mut self, name: &MachineName, attempt: AttemptId, rung: Rung, disk: ObservedDisk) {
+        let evidence = match rung {
+            Rung::Writing => Evidence::Wiping { boot_id: "b".to_owned(), method: WipeMethod::Zero, disks: vec![disk] },
+            Rung::Written => {
+                let (by, digest) = ("zeros over all of it".to_owned(), Digest::of(b"zeros"));
+                let proof = DiskProof { disk, by, places: 1, read: 512, zero: 512, same: 0, size: 512, digest };
+                Evidence::Wiped { proof: vec![proof] }
+            }
+            Rung::BootedFromDisk => Evidence::BootedFromDisk,
+            // There is no system that could say anything.
+            _ => return,
+        };
+        self.append(Fact::Saw { attempt, evidence });
+        if let (Rung::Written, Some(iron)) = (rung, self.iron.get_mut(name).filter(|iron| !iron.stubborn)) {
+            iron.power = PowerState::Off;
+        }
     }
 
     /// All evidence from where the attempt is up to this rung.
@@ -354,6 +374,12 @@ pub fn install(image: &str, user_data: Option<&str>, rebuild: u64) -> Install {
     }
 }
 
+/// What the manifest layer makes of `decommission`.
+pub fn decommission(machine: &mut Machine, method: WipeMethod, disks: WipeDisks, rebuild: u64) {
+    (machine.install, machine.power) = (None, PowerIntent::Off);
+    machine.decommission = Some(Wipe::new(method, disks, rebuild));
+}
+
 /// A complete machine: a serial number, an interface with an address, a system disk, no image.
 pub fn machine(text: &str, number: u8) -> Machine {
     let network = Some(NetworkName::new("prod").unwrap());
@@ -370,6 +396,7 @@ pub fn machine(text: &str, number: u8) -> Machine {
         power: PowerIntent::On,
         profile: None,
         install: None,
+        decommission: None,
         boot: BootSettings::default(),
         on_claim: OnClaim::Adopt,
         suspend: false,

@@ -92,6 +92,7 @@ fn rightly(world: &World, force: &Pushed, machine: &Machine, body: usize, held: 
         Held::IdentityMismatch { .. } | Held::Unobserved { .. } => is_wrong(machine, stands, body),
         Held::Incomplete { .. } => machine.disks.system.is_none(),
         Held::Quarantined { .. } => failed,
+        Held::Unproved => machine.decommission.is_some() && !world.site.bystander.wiped.contains_key(&body),
         Held::JournalLost => world.site.bystander.lost,
         Held::Breaker { failures, .. } => {
             // Of machines that nobody can tell apart it is not known whether they failed.

@@ -30,6 +30,8 @@ pub enum Said {
     Writing(ObservedDisk),
     Progress,
     Written(Digest),
+    Wiping(Vec<ObservedDisk>),
+    Wiped(Vec<DiskProof>),
     Failed { wrote: bool, code: &'static str },
     Home(Generation),
 }
@@ -121,25 +123,34 @@ impl Controller {
                 }
                 Ok(if writes { Answer::Taken } else { Answer::No })
             }
-            Said::Writing(disk) => match may_write(&ticket, &message.boot_id, disk, site.now) {
-                Ok(evidence) => self.saw(site, attempt, evidence),
-                Err(code) => {
-                    if let Some(code) = code {
-                        self.failed(site, attempt, ticket.reached(Rung::Writing), code)?;
-                    }
-                    Ok(Answer::No)
+            Said::Writing(disk) => {
+                let asked = may_write(&ticket, &message.boot_id, disk, site.now);
+                self.leave(site, &ticket, asked)
+            }
+            Said::Wiping(disks) => {
+                let asked = may_wipe(&ticket, &message.boot_id, disks, site.now);
+                self.leave(site, &ticket, asked)
+            }
+            Said::Wiped(proof) => {
+                let leave = ticket.writing().filter(|(writer, _)| *writer == message.boot_id).map(|(_, disks)| disks);
+                let proved = |disks: &[ObservedDisk]| {
+                    disks.len() == proof.len() && proof.iter().zip(disks).all(|(one, disk)| one.gap(disk, WipeMethod::Zero).is_none())
+                };
+                if !leave.is_some_and(proved) {
+                    return Ok(Answer::No);
                 }
-            },
+                self.saw(site, attempt, Evidence::Wiped { proof: proof.clone() })
+            }
             Said::Written(digest) => {
                 let writes = ticket.writing().is_some_and(|(writer, _)| writer == message.boot_id);
-                if !writes || *digest != ticket.install.image.digest {
+                if !writes || ticket.work.install().is_none_or(|install| *digest != install.image.digest) {
                     return Ok(Answer::No);
                 }
                 self.saw(site, attempt, Evidence::Written { digest: *digest, bytes: 1 })
             }
             Said::Failed { wrote, code } => self.failed(site, attempt, *wrote || ticket.reached(Rung::Writing), code),
             Said::Home(generation) => {
-                if !ticket.reached(Rung::Written) {
+                if !ticket.reached(Rung::Written) || ticket.work.install().is_none() {
                     return Ok(Answer::No);
                 }
                 if !ticket.reached(Rung::BootedFromDisk) {
@@ -186,6 +197,19 @@ impl Controller {
         Ok(Answer::Command(Box::new(command)))
     }
 
+    /// Leave to write, if `asked` allows it.
+    fn leave(&mut self, site: &mut Site, ticket: &Ticket, asked: Result<Evidence, Option<&'static str>>) -> Result<Answer, Stop> {
+        match asked {
+            Ok(evidence) => self.saw(site, &ticket.attempt, evidence),
+            Err(code) => {
+                if let Some(code) = code {
+                    self.failed(site, &ticket.attempt, ticket.reached(Rung::Writing), code)?;
+                }
+                Ok(Answer::No)
+            }
+        }
+    }
+
     /// `Live::saw`.
     fn saw(&mut self, site: &mut Site, attempt: &AttemptId, evidence: Evidence) -> Result<Answer, Stop> {
         let open = self.known.history.machines.get(&attempt.machine).and_then(MachineHistory::open_attempt);
@@ -193,7 +217,7 @@ impl Controller {
         for (_, known) in open.evidence.iter().filter(|(_, known)| known.rung() == evidence.rung()) {
             match (known, &evidence) {
                 (Evidence::AgentUp { boot_id: known, .. }, Evidence::AgentUp { boot_id, .. }) if known != boot_id => {}
-                (Evidence::Writing { .. }, Evidence::Writing { .. }) if *known != evidence || open.reported.is_some() => {
+                _ if evidence.leave().is_some() && (*known != evidence || open.reported.is_some()) => {
                     return Ok(Answer::No);
                 }
                 _ => return Ok(Answer::Taken),
@@ -202,7 +226,7 @@ impl Controller {
         if open.reported.is_some() {
             return Ok(Answer::No);
         }
-        if matches!(evidence, Evidence::Writing { .. }) && (self.switches_off(site, attempt) || !self.known.wanted.contains(attempt)) {
+        if evidence.leave().is_some() && (self.switches_off(site, attempt) || !self.known.wanted.contains(attempt)) {
             site.cover.count("leave to write is withheld");
             return Ok(Answer::Later);
         }
@@ -235,18 +259,41 @@ impl Controller {
 
 /// Leave to write; the error is the code that fails the attempt, if it does.
 fn may_write(ticket: &Ticket, boot_id: &str, disk: &ObservedDisk, now: Timestamp) -> Result<Evidence, Option<&'static str>> {
+    let Work::Install { system, .. } = &ticket.work else { return Err(None) };
+    let disks = allowed(ticket, boot_id, std::slice::from_ref(disk), now)?;
+    let chosen = choose(disks, system, &ticket.keep).map_err(|none| Some(none.code()))?;
+    if chosen != disk {
+        return Err(Some("disk-changed"));
+    }
+    Ok(Evidence::Writing { boot_id: boot_id.to_owned(), disk: disk.clone() })
+}
+
+/// The same for a wipe.
+fn may_wipe(ticket: &Ticket, boot_id: &str, asked: &[ObservedDisk], now: Timestamp) -> Result<Evidence, Option<&'static str>> {
+    let Work::Wipe(order) = &ticket.work else { return Err(None) };
+    let disks = allowed(ticket, boot_id, asked, now)?;
+    let chosen = choose_to_wipe(disks, &order.targets, &ticket.keep).map_err(|none| Some(none.code()))?;
+    if !chosen.into_iter().eq(asked) {
+        return Err(Some("disk-changed"));
+    }
+    Ok(Evidence::Wiping { boot_id: boot_id.to_owned(), method: order.method, disks: asked.to_vec() })
+}
+
+/// The disks that this start said it has, if it may go on with those that it asks for.
+fn allowed<'a>(
+    ticket: &'a Ticket,
+    boot_id: &str,
+    asked: &[ObservedDisk],
+    now: Timestamp,
+) -> Result<&'a [ObservedDisk], Option<&'static str>> {
     let hello = ticket.evidence.iter().find_map(|evidence| match evidence {
         Evidence::AgentUp { boot_id: id, serial, uuid, disks } if id == boot_id => Some((serial, uuid, disks)),
         _ => None,
     });
     let (serial, uuid, disks) = hello.ok_or(None)?;
     let refused = ticket.refusal(boot_id, serial.as_deref(), uuid.as_deref(), now).is_some();
-    if refused || ticket.reached(Rung::Written) || ticket.writing().is_some_and(|(_, other)| other != disk) {
+    if refused || ticket.reached(Rung::Written) || ticket.writing().is_some_and(|(_, others)| others != asked) {
         return Err(None);
     }
-    let chosen = choose(disks, &ticket.system, &ticket.keep).map_err(|none| Some(none.code()))?;
-    if chosen != disk {
-        return Err(Some("disk-changed"));
-    }
-    Ok(Evidence::Writing { boot_id: boot_id.to_owned(), disk: disk.clone() })
+    Ok(disks)
 }

@@ -46,6 +46,8 @@ struct Open {
     commit: usize,
     generation: Generation,
     wrote: bool,
+    /// It is a wipe that was proved.
+    proved: bool,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +60,8 @@ pub struct Bystander {
     claims: BTreeMap<MachineName, (usize, Truth)>,
     /// What a disk holds for certain: what it was taken to hold when it was claimed, or what was verified on it last.
     pub holds: BTreeMap<usize, Generation>,
+    /// What the disks of each machine were wiped for, with a proof, since it was claimed.
+    pub wiped: BTreeMap<usize, Generation>,
     /// What of each generation that was declared is not configuration.
     bases: BTreeMap<Generation, Basis>,
     /// Machines whose disk was written since they were claimed.
@@ -180,6 +184,7 @@ impl Bystander {
     fn forget_disk(&mut self, body: usize) {
         self.holds.remove(&body);
         self.wrote.remove(&body);
+        self.wiped.remove(&body);
         self.failed.remove(&body);
         self.left.remove(&body);
     }
@@ -226,15 +231,20 @@ impl Bystander {
         let unfinished = self.failed.get(&body).is_some() && self.failed.get(&body) == self.holds.get(&body);
         require(!waits || unfinished, 1, || format!("{attempt} begins for configuration that is to wait"))?;
         let first = !self.holds.contains_key(&body) && !self.wrote.contains(&body);
-        require(!first || declared.on_claim == OnClaim::Install, 5, || {
+        let wipe = declared.decommission.as_ref();
+        require(wipe.is_some() == generation.is_wipe(), 3, || {
+            format!("{attempt} wipes, and the manifest does not say so, or the reverse")
+        })?;
+        require(!first || declared.on_claim == OnClaim::Install || wipe.is_some(), 5, || {
             format!("{attempt} begins on a machine that was adopted, and nobody asked")
         })?;
-        require(!(first && self.lost), 2, || format!("{attempt} is a first install, and the journal was lost"))?;
-        require(declared.disks.system.is_some(), 6, || format!("{attempt} begins, and no disk is stated"))?;
+        require(!(first && self.lost && wipe.is_none()), 2, || format!("{attempt} is a first install, and the journal was lost"))?;
+        let named = declared.disks.system.is_some() || wipe.is_some_and(|wipe| wipe.disks == WipeDisks::All);
+        require(named, 6, || format!("{attempt} begins, and no disk is stated"))?;
         identified(now, body, declared, &bodies[body], &attempt.to_string())?;
         self.budgets(now, attempt, body, commit)?;
         let fresh = self.begun.insert(attempt.clone());
-        let opened = Open { attempt: attempt.clone(), commit: index_of(commit.commit.id), generation, wrote: false };
+        let opened = Open { attempt: attempt.clone(), commit: index_of(commit.commit.id), generation, wrote: false, proved: false };
         let busy = self.open.insert(body, opened);
         self.under.entry(index_of(commit.commit.id)).or_default().insert(body);
         require(fresh, 10, || format!("{attempt} begins a second time"))?;
@@ -297,14 +307,30 @@ impl Bystander {
     fn saw(&mut self, attempt: &AttemptId, evidence: &Evidence, bodies: &[Body]) -> Seen {
         let Some((body, open)) = self.open.iter_mut().find(|(_, open)| open.attempt == *attempt) else { return Ok(()) };
         match evidence {
-            Evidence::Writing { boot_id, .. } => {
+            Evidence::Writing { boot_id, .. } | Evidence::Wiping { boot_id, .. } => {
                 open.wrote = true;
                 self.left.remove(body);
                 // From here nobody can say what the disk holds.
                 self.holds.remove(body);
                 self.wrote.insert(*body);
+                self.wiped.remove(body);
                 let before = self.writers.insert(attempt.clone(), boot_id.clone());
                 require(before.is_none(), 10, || format!("{attempt} gives leave to write a second time"))
+            }
+            Evidence::Wiped { proof } => {
+                let generation = open.generation;
+                open.proved = true;
+                self.holds.insert(*body, generation);
+                self.wiped.insert(*body, generation);
+                self.failed.retain(|failed, at| failed != body || *at != generation);
+                let disks = &bodies[*body].disks;
+                let whole =
+                    proof.iter().all(|one| disks.iter().any(|own| own.seen == one.disk && own.content == Content::Wiped(generation)));
+                require(whole && generation.is_wipe() && !proof.is_empty(), 10, || {
+                    format!("{attempt} is said to be wiped, and the disks of machine {body} are not")
+                })?;
+                let kept = disks[1].content == Content::Original;
+                require(kept, 6, || format!("{attempt} wiped the disk of machine {body} that is to be kept"))
             }
             Evidence::Written { .. } => {
                 let generation = open.generation;
@@ -316,6 +342,11 @@ impl Bystander {
             }
             _ => Ok(()),
         }
+    }
+
+    /// What an open attempt is at.
+    pub fn generation(&self, attempt: &AttemptId) -> Option<Generation> {
+        self.open.values().find(|open| open.attempt == *attempt).map(|open| open.generation)
     }
 
     /// When leave to write becomes durable, the commit in force wants it.
@@ -356,7 +387,8 @@ impl Bystander {
         require(!machine.suspend, 2, || format!("{what}, and it is suspended"))?;
         let open = self.open.get(&body).filter(|open| open.attempt.machine == step.machine);
         let wrote = open.is_some_and(|open| open.wrote);
-        require(!wrote || step.action == Action::PowerOn, 10, || format!("{what}, and it writes its disk"))?;
+        let proved = open.is_some_and(|open| open.proved);
+        require(!wrote || proved || step.action == Action::PowerOn, 10, || format!("{what}, and it writes its disk"))?;
         if !wrote {
             identified(now, body, machine, stands, &what)?;
         }
@@ -368,7 +400,10 @@ impl Bystander {
             _ => (PowerState::Off, open.is_some_and(|open| machine.generation() == Some(open.generation))),
         };
         require(told == Some(power), 2, || format!("{what}, and its power was last told as {told:?}"))?;
-        require(asked, 1, || format!("{what}, and nobody asked for it"))
+        require(asked, 1, || format!("{what}, and nobody asked for it"))?;
+        let due = machine.decommission.as_ref().is_some_and(|wipe| self.wiped.get(&body) != Some(&wipe.generation));
+        let for_good = matches!(step.action, Action::PowerOff { .. }) && open.is_none() && !left;
+        require(!(due && for_good), 3, || format!("{what}, and nothing proves that it was wiped"))
     }
 
     /// The first byte goes to a disk.
@@ -381,7 +416,8 @@ impl Bystander {
         let meant = told.and_then(|told| meant(told, &attempt.machine)).filter(|(meant, _)| *meant == body).map(|(_, machine)| machine);
         require(meant.is_some(), 4, || format!("{what}, which is not the machine that the commit meant"))?;
         let hint = meant.and_then(|machine| machine.disks.system.as_ref()).and_then(|hint| hint.serial.as_ref());
-        let right = disk != 1 && hint == stands.disks[disk].seen.serial.as_ref();
+        let all = meant.and_then(|machine| machine.decommission.as_ref()).is_some_and(|wipe| wipe.disks == WipeDisks::All);
+        let right = disk != 1 && (all || hint == stands.disks[disk].seen.serial.as_ref());
         require(right, 6, || format!("{what}, which the manifest does not mean"))
     }
 }

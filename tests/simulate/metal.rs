@@ -17,6 +17,8 @@ pub enum Content {
     Original,
     /// Cut off: it starts nothing.
     Partial,
+    /// Zeros, and it starts nothing.
+    Wiped(Generation),
     /// All of an image.
     Whole(Generation, Key),
 }
@@ -57,6 +59,8 @@ pub struct Installer {
     pub waits: bool,
     pub hung: bool,
     pub install: Option<Install>,
+    /// The generation of the wipe that it is to do, and the disks beside `disk`.
+    pub wipe: Option<(Generation, Vec<usize>)>,
     pub disk: usize,
 }
 
@@ -217,7 +221,7 @@ impl Body {
     pub fn start_disk(&mut self) {
         let starts = match self.system().content {
             Content::Original => true,
-            Content::Partial => false,
+            Content::Partial | Content::Wiped(_) => false,
             Content::Whole(..) => self.fault != Agent::NoStart,
         };
         self.runs = if starts { Runs::System(self.system().content == Content::Original) } else { Runs::Nothing };

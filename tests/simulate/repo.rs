@@ -7,7 +7,7 @@ use rackwright::model::*;
 
 use crate::{
     metal::Body,
-    plan_world::{install, machine, name},
+    plan_world::{decommission, install, machine, name},
     story::{Edit, Form, Setup},
 };
 
@@ -167,6 +167,8 @@ impl Repo {
                 self.slots[slot].manifest.upkeep.on_config_change = policy;
             }
             Edit::Rebuild(slot) => self.set(slot, |install| install.2 += 1),
+            Edit::Decommission(slot, what) => self.decommission(slot, what),
+            Edit::Power(slot, _) if self.slots[slot].manifest.decommission.is_some() => {}
             Edit::Suspend(slot, suspend) => self.slots[slot].manifest.suspend = suspend,
             Edit::Power(slot, power) => {
                 self.slots[slot].manifest.power = [PowerIntent::On, PowerIntent::Off, PowerIntent::Unmanaged][usize::from(power)];
@@ -205,6 +207,12 @@ impl Repo {
 
     fn set(&mut self, slot: usize, change: impl FnOnce(&mut (u8, u8, u64))) {
         let manifest = &mut self.slots[slot].manifest;
+        if let Some(wipe) = &manifest.decommission {
+            // Of what is taken out of service no image says anything.
+            let mut parts = (1, 0, wipe.rebuild);
+            change(&mut parts);
+            return manifest.decommission = Some(Wipe::new(wipe.method, wipe.disks.clone(), parts.2));
+        }
         let own = manifest.install.as_ref();
         let image = own.map_or(1, |own| own.image.name.as_str()[1..].parse().unwrap());
         let config = own.and_then(|own| own.user_data.as_ref()).map_or(0, |data| data[1..].parse().unwrap());
@@ -212,6 +220,18 @@ impl Repo {
         change(&mut parts);
         let data = (parts.1 > 0).then(|| format!("c{}", parts.1));
         manifest.install = Some(install(&format!("v{}", parts.0), data.as_deref(), parts.2));
+    }
+
+    fn decommission(&mut self, slot: usize, what: u8) {
+        let manifest = &mut self.slots[slot].manifest;
+        let disks = [WipeDisks::System, WipeDisks::All];
+        match what.checked_sub(1) {
+            None if manifest.decommission.take().is_some() => {
+                (manifest.install, manifest.power) = (Some(install("v1", None, 0)), PowerIntent::On);
+            }
+            None => {}
+            Some(which) => decommission(manifest, WipeMethod::Zero, disks[usize::from(which)].clone(), 0),
+        }
     }
 
     fn mistype(&mut self, slot: usize, what: u8, bodies: &[Body]) {

@@ -6,7 +6,7 @@ use crate::{
     boot::{Answer, Message, Offer, Said},
     controller::is_taken,
     journal::Stop,
-    metal::{CODES, Content, Installer, Power, Runs, Stage},
+    metal::{Body, CODES, Content, Installer, Power, Runs, Stage},
     site::later,
     story::Agent,
     world::World,
@@ -69,8 +69,9 @@ impl World {
                     Offer::Install(now) if now == key => {
                         body.starts += 1;
                         let boot_id = format!("{number}.{}", body.starts);
-                        let (stage, install) = (Stage::Hello, None);
-                        body.runs = Runs::Agent(Box::new(Installer { key, boot_id, stage, waits: false, hung: false, install, disk: 0 }));
+                        let (stage, install, wipe) = (Stage::Hello, None, None);
+                        body.runs =
+                            Runs::Agent(Box::new(Installer { key, boot_id, stage, waits: false, hung: false, install, wipe, disk: 0 }));
                     }
                     Offer::Install(_) | Offer::Disk => body.start_disk(),
                     Offer::Silence => return false,
@@ -149,7 +150,7 @@ impl World {
     /// Leave to write became durable.
     fn watch_leave(&mut self, before: usize, body: usize) {
         let new = self.site.journal.records[before..].iter().find_map(|record| match &record.fact {
-            Fact::Saw { attempt, evidence: Evidence::Writing { .. } } => Some(attempt.clone()),
+            Fact::Saw { attempt, evidence } if evidence.leave().is_some() => Some(attempt.clone()),
             _ => None,
         });
         let (Some(attempt), Some(force)) = (new, self.site.journal.in_force) else { return };
@@ -178,9 +179,13 @@ impl World {
         }
         if let Stage::Write(left) = mine.stage {
             if left == 0 {
-                let Some(install) = &mine.install else { return false };
-                body.starts_from = mine.disk;
-                body.disks[mine.disk].content = Content::Whole(install.generation, mine.key.clone());
+                if let Some((generation, disks)) = &mine.wipe {
+                    disks.iter().for_each(|disk| body.disks[*disk].content = Content::Wiped(*generation));
+                } else {
+                    let Some(install) = &mine.install else { return false };
+                    body.starts_from = mine.disk;
+                    body.disks[mine.disk].content = Content::Whole(install.generation, mine.key.clone());
+                }
                 mine.stage = Stage::Told;
             } else {
                 mine.stage = Stage::Write(left - 1);
@@ -197,6 +202,8 @@ impl World {
         let Runs::Agent(agent) = &body.runs else { return None };
         Some(match agent.stage {
             Stage::Hello => Said::Hello { serial: body.serial.clone(), uuid: body.uuid.clone(), disks: body.listed() },
+            Stage::Ask if agent.wipe.is_some() => Said::Wiping(wiped(body, agent)),
+            Stage::Told if agent.wipe.is_some() => Said::Wiped(wiped(body, agent).into_iter().map(proof).collect()),
             Stage::Ask => Said::Writing(body.disks[agent.disk].seen.clone()),
             Stage::Write(_) => Said::Progress,
             Stage::Told => Said::Written(agent.install.as_ref()?.image.digest),
@@ -250,10 +257,23 @@ impl World {
                     }
                     Err(none) => agent.stage = Stage::Fail(none.code()),
                 },
+                AgentCommand::Wipe { targets, keep, .. } => match choose_to_wipe(&disks, targets, keep) {
+                    Ok(chosen) => {
+                        let place = |disk: &&ObservedDisk| body.disks.iter().position(|own| own.seen == **disk);
+                        let generation = self.site.bystander.generation(&agent.key.attempt);
+                        agent.wipe = generation.map(|generation| (generation, chosen.iter().filter_map(place).collect()));
+                        agent.stage = Stage::Ask;
+                    }
+                    Err(none) => agent.stage = Stage::Fail(none.code()),
+                },
+                AgentCommand::SwitchOff => body.cut(),
                 AgentCommand::BootFromDisk => body.runs = Runs::Firmware(0),
                 AgentCommand::Refuse { .. } => agent.stage = Stage::Halted,
             },
             (Stage::Ask, Answer::Taken) => self.first_byte(number),
+            // Some kernels can't switch their machine off.
+            (Stage::Told, Answer::Taken) if agent.wipe.is_some() && body.traits.stubborn => agent.stage = Stage::Halted,
+            (Stage::Told, Answer::Taken) if agent.wipe.is_some() => body.cut(),
             (Stage::Told, Answer::Taken) => body.runs = Runs::Firmware(0),
             (Stage::Write(_), Answer::Taken) => {}
             (Stage::Fail(_), _) | (_, Answer::No) => agent.stage = Stage::Halted,
@@ -266,12 +286,26 @@ impl World {
         let stands = body.clone();
         let Runs::Agent(agent) = &mut body.runs else { return };
         agent.stage = Stage::Write(WRITES);
-        let (disk, attempt, boot_id) = (agent.disk, agent.key.attempt.clone(), agent.boot_id.clone());
-        body.disks[disk].content = Content::Partial;
+        let (attempt, boot_id) = (agent.key.attempt.clone(), agent.boot_id.clone());
+        let disks = agent.wipe.as_ref().map_or(vec![agent.disk], |(_, disks)| disks.clone());
+        disks.iter().for_each(|disk| body.disks[*disk].content = Content::Partial);
         self.site.tell(|| format!("  machine {number} writes its disk for {attempt}"));
-        let commits = &self.site.repo.commits;
-        if let Err(found) = self.site.bystander.first_byte(&attempt, number, disk, &boot_id, &stands, commits) {
-            self.site.breaks(found.law, found.what);
+        for disk in disks {
+            let commits = &self.site.repo.commits;
+            if let Err(found) = self.site.bystander.first_byte(&attempt, number, disk, &boot_id, &stands, commits) {
+                self.site.breaks(found.law, found.what);
+            }
         }
     }
+}
+
+/// The disks that an agent wipes, in the order in which it lists them.
+fn wiped(body: &Body, agent: &Installer) -> Vec<ObservedDisk> {
+    let disks = agent.wipe.iter().flat_map(|(_, disks)| disks);
+    disks.map(|disk| body.disks[*disk].seen.clone()).collect()
+}
+
+fn proof(disk: ObservedDisk) -> DiskProof {
+    let size = disk.size.unwrap_or(1);
+    DiskProof { disk, by: "zeros".to_owned(), places: 1, read: size, zero: size, same: 0, size, digest: Digest::of(b"zeros") }
 }

@@ -53,6 +53,8 @@ pub enum Edit {
     /// Configuration alone waits for the next install.
     OnConfigChange(usize, bool),
     Rebuild(usize),
+    /// 0: back into service; 1: its system disk is wiped; 2: all but the one to keep.
+    Decommission(usize, u8),
     Suspend(usize, bool),
     Power(usize, u8),
     OnClaim(usize, bool),
@@ -275,7 +277,8 @@ fn edit(rng: &mut Rng, machines: usize) -> Edit {
         8..12 => Edit::Profile(rng.below(2) as u8, 1 + rng.below(3) as u8),
         12..14 => Edit::Config(one, rng.below(3) as u8),
         14..17 => Edit::Rebuild(one),
-        17 | 18 => Edit::Suspend(one, rng.percent(40)),
+        17 => Edit::Suspend(one, rng.percent(40)),
+        18 => Edit::Decommission(one, rng.below(3) as u8),
         19 | 20 => Edit::Power(one, rng.below(3) as u8),
         21 => Edit::OnClaim(one, rng.percent(50)),
         22 => Edit::Remove(one),

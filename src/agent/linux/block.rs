@@ -1,7 +1,7 @@
 //! A block device as a disk, past the page cache: what is read back comes from the device.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
     os::{
         fd::AsRawFd,
@@ -11,7 +11,10 @@ use std::{
 
 use nix::libc;
 
-use super::super::{Disk, file::write_zeros};
+use super::{
+    super::{Disk, Erase, Failure, code, file::write_zeros},
+    ata, nvme,
+};
 
 /// Bytes that go through the aligned buffer at a time.
 const BUFFER: usize = 1 << 20;
@@ -24,6 +27,7 @@ mod ioctl {
     nix::ioctl_read_bad!(sector_size, nix::libc::BLKSSZGET, nix::libc::c_int);
     nix::ioctl_read!(size, 0x12, 114, u64);
     nix::ioctl_write_ptr_bad!(zero_out, nix::request_code_none!(0x12, 127), [u64; 2]);
+    nix::ioctl_write_ptr_bad!(discard, nix::request_code_none!(0x12, 119), [u64; 2]);
     nix::ioctl_none!(drop_cache, 0x12, 97);
 }
 
@@ -33,6 +37,8 @@ pub struct BlockDisk {
     cached: File,
     /// Past it; `None` when the device can't.
     direct: Option<File>,
+    /// Its device file.
+    path: String,
     buffer: Vec<u8>,
     start: usize,
     sector: u64,
@@ -57,7 +63,7 @@ impl BlockDisk {
         let direct = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(path).ok();
         let buffer = vec![0; BUFFER + ALIGN];
         let start = buffer.as_ptr().align_offset(ALIGN).min(ALIGN);
-        Ok(Self { cached, direct, buffer, start, sector, size })
+        Ok(Self { cached, direct, path: path.to_owned(), buffer, start, sector, size })
     }
 
     fn check(&self, offset: u64, length: u64) -> io::Result<()> {
@@ -65,6 +71,13 @@ impl BlockDisk {
             Some(end) if end <= self.size => Ok(()),
             _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "beyond the end of the disk")),
         }
+    }
+
+    /// How many bytes the kernel discards at a time; 0: the device can't.
+    fn discards(&self) -> u64 {
+        let name = self.path.trim_start_matches("/dev/").replace('/', "!");
+        let file = format!("/sys/block/{name}/queue/discard_max_bytes");
+        fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
     }
 
     /// How many of `length` bytes at `offset` can go past the page cache in one go.
@@ -147,5 +160,35 @@ impl Disk for BlockDisk {
         // SAFETY: the call has no argument. A device that can't drop its cache is read past it anyway.
         let _ = unsafe { ioctl::drop_cache(self.cached.as_raw_fd()) };
         Ok(())
+    }
+
+    fn can_erase(&mut self, how: Erase) -> Result<String, Failure> {
+        let unsupported = |what: &str| Failure::new(code::WIPE_UNSUPPORTED, format!("{what}; nothing was done to it"));
+        match how {
+            Erase::Discard if self.discards() > 0 => Ok("discard of all sectors (BLKDISCARD)".to_owned()),
+            Erase::Discard => Err(unsupported("the device knows no discard")),
+            Erase::Secure if self.path.starts_with("/dev/nvme") => {
+                nvme::plan(&self.cached).map(|_| "NVMe Format NVM with user data erase".to_owned())
+            }
+            Erase::Secure if self.path.starts_with("/dev/sd") => ata::plan(&self.cached).map(|erase| {
+                let mode = if erase.enhanced { "enhanced" } else { "normal" };
+                format!("ATA SECURITY ERASE UNIT, {mode} mode")
+            }),
+            Erase::Secure => Err(unsupported("it is neither an NVMe nor an ATA drive")),
+        }
+    }
+
+    fn erase(&mut self, how: Erase) -> Result<(), Failure> {
+        // What was asked for is looked at again: nothing else is done instead.
+        self.can_erase(how)?;
+        match how {
+            // SAFETY: the pointer is to two u64, which is what BLKDISCARD reads, alive during the call.
+            Erase::Discard => match unsafe { ioctl::discard(self.cached.as_raw_fd(), &[0, self.size]) } {
+                Ok(_) => Ok(()),
+                Err(error) => Err(Failure::new(code::ERASE_FAILED, format!("BLKDISCARD failed: {error}"))),
+            },
+            Erase::Secure if self.path.starts_with("/dev/nvme") => nvme::format(&self.cached, &nvme::plan(&self.cached)?),
+            Erase::Secure => ata::erase(&self.cached, ata::plan(&self.cached)?),
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! The real machine: what Linux tells about it, its disks, its firmware, and what PID 1 of an initramfs has to do first.
 
+mod ata;
 mod block;
 mod efi;
+mod nvme;
 pub mod start;
 mod sysfs;
 
@@ -9,7 +11,7 @@ use std::{io, path::PathBuf};
 
 pub use self::block::BlockDisk;
 use self::sysfs::Sysfs;
-use super::{Disk, Host, gpt};
+use super::{Barred, Disk, Host, gpt};
 use crate::model::{ObservedDisk, ObservedNic};
 
 /// The machine that this program runs on.
@@ -38,6 +40,10 @@ impl Host for Linux {
 
     fn disks(&self) -> io::Result<Vec<ObservedDisk>> {
         self.sysfs.disks()
+    }
+
+    fn barred(&self) -> io::Result<Vec<Barred>> {
+        self.sysfs.barred()
     }
 
     fn nics(&self) -> Vec<ObservedNic> {

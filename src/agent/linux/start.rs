@@ -14,6 +14,7 @@ use nix::{
     kmod::{ModuleInitFlags, finit_module},
     libc,
     mount::{MsFlags, mount},
+    sys::reboot::RebootMode,
 };
 
 use super::super::StaticAddress;
@@ -244,8 +245,17 @@ fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
 
 /// Puts everything on the disks and restarts the machine. Returns only when the kernel refuses.
 pub fn reboot() -> io::Error {
+    end(RebootMode::RB_AUTOBOOT)
+}
+
+/// Puts everything on the disks and switches the machine off. Returns only when the kernel refuses.
+pub fn power_off() -> io::Error {
+    end(RebootMode::RB_POWER_OFF)
+}
+
+fn end(how: RebootMode) -> io::Error {
     nix::unistd::sync();
-    match nix::sys::reboot::reboot(nix::sys::reboot::RebootMode::RB_AUTOBOOT) {
+    match nix::sys::reboot::reboot(how) {
         Ok(never) => match never {},
         Err(error) => error.into(),
     }

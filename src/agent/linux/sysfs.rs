@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::super::{Barred, code};
 use crate::model::{ObservedDisk, ObservedNic, is_placeholder_uuid};
 
 /// Texts that vendors leave in SMBIOS where a serial number should be, in lower case.
@@ -65,6 +66,30 @@ impl Sysfs {
         Ok(disks)
     }
 
+    /// Fixed disks that can't be written, and those that are reached over a network.
+    pub(super) fn barred(&self) -> io::Result<Vec<Barred>> {
+        let mut barred = Vec::new();
+        for entry in fs::read_dir(self.root.join("block"))? {
+            let (folder, name) = entry.map(|entry| (entry.path(), entry.file_name().to_string_lossy().into_owned()))?;
+            let is_set = |file: &str| read(&folder.join(file)).is_some_and(|text| text != "0");
+            if !is_fixed(&folder, &name) || read(&folder.join("size")).is_none_or(|size| size == "0") {
+                continue;
+            }
+            let device = fs::canonicalize(folder.join("device")).unwrap_or_default();
+            let remote = |part: &str| ["rport-", "session", "nvme-fabrics"].iter().any(|kind| part.starts_with(kind));
+            let (code, why) = if is_set("ro") {
+                (code::DISK_READ_ONLY, "can't be written")
+            } else if device.iter().filter_map(|part| part.to_str()).any(remote) {
+                (code::DISK_REMOTE, "is reached over a network, and may be another machine's, too")
+            } else {
+                continue;
+            };
+            barred.push(Barred { name: format!("/dev/{}", name.replace('!', "/")), code, why });
+        }
+        barred.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(barred)
+    }
+
     /// Interfaces of hardware, in order of name.
     pub(super) fn nics(&self) -> Vec<ObservedNic> {
         let entries = fs::read_dir(self.root.join("class/net")).into_iter().flatten().flatten();
@@ -78,11 +103,7 @@ impl Sysfs {
 ///
 /// Errors when its size can't be read: a disk of unknown size may be one that a hint means.
 fn disk(folder: &Path, name: &str) -> io::Result<Option<ObservedDisk>> {
-    let is_set = |file: &str| read(&folder.join(file)).is_some_and(|text| text != "0");
-    // The boot and key areas of an eMMC are devices of their own: mmcblk0boot0, mmcblk0rpmb.
-    let part_of_mmc = name.strip_prefix("mmcblk").is_some_and(|rest| rest.contains(|c: char| !c.is_ascii_digit()));
-    let no_disk = part_of_mmc || NO_DISKS.iter().any(|prefix| name.starts_with(prefix));
-    if no_disk || !folder.join("device").exists() || is_set("removable") || is_set("ro") || is_set("hidden") {
+    if !is_fixed(folder, name) || read(&folder.join("ro")).is_some_and(|text| text != "0") {
         return Ok(None);
     }
     let sectors = fs::read_to_string(folder.join("size"))?;
@@ -101,6 +122,15 @@ fn disk(folder: &Path, name: &str) -> io::Result<Option<ObservedDisk>> {
         path: fs::canonicalize(folder.join("device")).ok().and_then(|device| by_path(&device, folder)),
         size: Some(size),
     }))
+}
+
+/// Whether it is a disk of hardware that nobody takes out and carries away.
+fn is_fixed(folder: &Path, name: &str) -> bool {
+    let is_set = |file: &str| read(&folder.join(file)).is_some_and(|text| text != "0");
+    // The boot and key areas of an eMMC are devices of their own: mmcblk0boot0, mmcblk0rpmb.
+    let part_of_mmc = name.strip_prefix("mmcblk").is_some_and(|rest| rest.contains(|c: char| !c.is_ascii_digit()));
+    let no_disk = part_of_mmc || NO_DISKS.iter().any(|prefix| name.starts_with(prefix));
+    !no_disk && folder.join("device").exists() && !is_set("removable") && !is_set("hidden")
 }
 
 /// SCSI's unit serial number page (SPC-5 section 7.7.19): four bytes of header, then text.
@@ -239,6 +269,28 @@ mod tests {
         tree.put("block/virtual/size", "2048");
         let names: Vec<_> = tree.sysfs().disks().unwrap().into_iter().map(|disk| disk.name).collect();
         assert_eq!(names, ["/dev/mmcblk0"]);
+    }
+
+    #[test]
+    fn what_stands_against_wiping_all_disks_is_told() {
+        let tree = Tree::new();
+        tree.disk("sda", "pci0000:00/0000:00:1f.2/ata3/host2/target2:0:0/2:0:0:0", &[]);
+        tree.disk("sdb", "pci0000:00/0000:00:07.0/host4/rport-4:0-0/target4:0:0/4:0:0:0", &[]);
+        tree.disk("sdc", "platform/host5/session1/target5:0:0/5:0:0:0", &[]);
+        tree.disk("sdd", "worn-out", &[("ro", "1")]);
+        tree.disk("sde", "stick", &[("ro", "1"), ("removable", "1")]);
+        tree.disk("nvme1n1", "virtual/nvme-fabrics/ctl/nvme1", &[]);
+        tree.disk("sr0", "cd", &[("ro", "1")]);
+        tree.disk("mmcblk0boot0", "mmc", &[("ro", "1")]);
+        let barred: Vec<_> = tree.sysfs().barred().unwrap().into_iter().map(|barred| (barred.name, barred.code)).collect();
+        let expected = [
+            ("/dev/nvme1n1", code::DISK_REMOTE),
+            ("/dev/sdb", code::DISK_REMOTE),
+            ("/dev/sdc", code::DISK_REMOTE),
+            ("/dev/sdd", code::DISK_READ_ONLY),
+        ];
+        assert_eq!(barred, expected.map(|(name, code)| (name.to_owned(), code)));
+        assert!(tree.sysfs().disks().unwrap().iter().all(|disk| disk.name != "/dev/sdd"));
     }
 
     #[test]

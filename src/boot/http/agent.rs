@@ -14,12 +14,15 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{Peer, handoff, images, no_ticket, not_taken, read_body, text, ticket_of, when_ready};
+use super::{
+    Peer, handoff, images, no_ticket, not_taken, read_body, text, ticket_of, when_ready,
+    wipe::{may_wipe, was_wiped},
+};
 use crate::{
     boot::state::State,
     model::{
         AgentCommand, AgentEvent, AgentHello, AgentReport, AttemptId, Digest, Evidence, NoChoice, ObservedDisk, Rung, Ticket, Timestamp,
-        choose,
+        Work, choose,
     },
     ports::WitnessError,
 };
@@ -139,14 +142,18 @@ fn answered(attempt: &AttemptId, taken: Result<Result<impl axum::response::IntoR
 }
 
 /// Why an agent must not go on, and the name under which that fails its attempt, if it does.
-struct No {
+pub(super) struct No {
     why: String,
     fails: Option<&'static str>,
 }
 
 impl No {
-    fn because(why: impl Into<String>) -> Self {
+    pub(super) fn because(why: impl Into<String>) -> Self {
         Self { why: why.into(), fails: None }
+    }
+
+    pub(super) fn failing(code: &'static str, why: String) -> Self {
+        Self { why, fails: Some(code) }
     }
 }
 
@@ -167,6 +174,8 @@ async fn take(state: &State, attempt: &AttemptId, report: AgentReport) -> Result
         }
         AgentEvent::Writing { disk } => may_write(&ticket, &report.boot_id, disk, Timestamp::now()),
         AgentEvent::Written { digest, bytes } => was_written(&ticket, &report.boot_id, digest, bytes),
+        AgentEvent::Wiping { disks } => may_wipe(&ticket, &report.boot_id, disks, Timestamp::now()),
+        AgentEvent::Wiped { proof } => was_wiped(&ticket, &report.boot_id, proof),
         AgentEvent::Failed { wrote, code, message } => {
             let (code, message) = (shorten(&code), shorten(&message));
             tracing::warn!(%attempt, code, message, wrote, "agent failed");
@@ -194,30 +203,36 @@ async fn take(state: &State, attempt: &AttemptId, report: AgentReport) -> Result
 /// Leave to write: to a start of the agent that said hello, whose identity matches, while the ticket permits an install, and
 /// for the one disk that the ticket's hints mean among those that it said it has (law 6).
 fn may_write(ticket: &Ticket, boot_id: &str, disk: ObservedDisk, now: Timestamp) -> Result<Evidence, No> {
+    let Work::Install { system, .. } = &ticket.work else { return Err(No::because("the ticket is for a wipe")) };
+    let disks = said_hello(ticket, boot_id, now)?;
+    if ticket.reached(Rung::Written) {
+        return Err(No::because("the disk is written already"));
+    }
+    if ticket.writing().is_some_and(|(_, others)| others != [disk.clone()]) {
+        return Err(No::because("it began to write another disk already"));
+    }
+    let chosen = choose(disks, system, &ticket.keep)?;
+    if *chosen != disk {
+        return Err(No::failing("disk-changed", format!("the manifest in force means {}, not {}", chosen.name, disk.name)));
+    }
+    Ok(Evidence::Writing { boot_id: boot_id.to_owned(), disk })
+}
+
+/// The disks that this start of the agent said it has, if it may go on at all.
+pub(super) fn said_hello<'a>(ticket: &'a Ticket, boot_id: &str, now: Timestamp) -> Result<&'a [ObservedDisk], No> {
     let hello = ticket.evidence.iter().find_map(|evidence| match evidence {
         Evidence::AgentUp { boot_id: id, serial, uuid, disks } if id == boot_id => Some((serial, uuid, disks)),
         _ => None,
     });
     let (serial, uuid, disks) = hello.ok_or_else(|| No::because("this start of the agent did not say hello"))?;
-    if let Some(refusal) = ticket.refusal(boot_id, serial.as_deref(), uuid.as_deref(), now) {
-        return Err(No::because(refusal.to_string()));
+    match ticket.refusal(boot_id, serial.as_deref(), uuid.as_deref(), now) {
+        Some(refusal) => Err(No::because(refusal.to_string())),
+        None => Ok(disks),
     }
-    if ticket.reached(Rung::Written) {
-        return Err(No::because("the disk is written already"));
-    }
-    if let Some((_, other)) = ticket.writing().filter(|(_, other)| **other != disk) {
-        return Err(No::because(format!("it began to write {} already", other.name)));
-    }
-    let chosen = choose(disks, &ticket.system, &ticket.keep)?;
-    if *chosen != disk {
-        let why = format!("the manifest in force means {}, not {}", chosen.name, disk.name);
-        return Err(No { why, fails: Some("disk-changed") });
-    }
-    Ok(Evidence::Writing { boot_id: boot_id.to_owned(), disk })
 }
 
 /// Whether this start has leave to write.
-fn is_writer(ticket: &Ticket, boot_id: &str) -> Result<(), No> {
+pub(super) fn is_writer(ticket: &Ticket, boot_id: &str) -> Result<(), No> {
     let writes = ticket.writing().is_some_and(|(writer, _)| writer == boot_id);
     writes.then_some(()).ok_or_else(|| No::because("this start of the agent has no leave to write"))
 }
@@ -225,7 +240,8 @@ fn is_writer(ticket: &Ticket, boot_id: &str) -> Result<(), No> {
 /// Written counts only from the start that had leave to write, and with the declared digest.
 fn was_written(ticket: &Ticket, boot_id: &str, digest: Digest, bytes: u64) -> Result<Evidence, No> {
     is_writer(ticket, boot_id)?;
-    let declared = ticket.install.image.digest;
+    let install = ticket.work.install().ok_or_else(|| No::because("the ticket is for a wipe"))?;
+    let declared = install.image.digest;
     if digest != declared {
         return Err(No::because(format!("the digest is {digest}, the manifest says {declared}")));
     }

@@ -67,6 +67,9 @@ async fn told(state: &State, attempt: &AttemptId, said: CallHome) -> Result<Resp
         Err(_) if state.published().table.installed.contains_key(attempt) => return Ok(StatusCode::NO_CONTENT.into_response()),
         Err(error) => return Err(error),
     };
+    if ticket.work.install().is_none() {
+        return Ok(text(StatusCode::CONFLICT, format!("{attempt} is a wipe: there is no system that could call home")));
+    }
     if !ticket.reached(Rung::Written) {
         return Ok(text(StatusCode::CONFLICT, format!("{attempt} is not written yet: this is not the system that it installs")));
     }

@@ -10,6 +10,7 @@ mod images;
 mod plain;
 mod serve;
 pub(super) mod tls;
+mod wipe;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -24,9 +24,10 @@ fn stated(machine: &Machine) -> Vec<String> {
 /// Whether the disk that a manifest names was written under this history.
 fn keeps_its_disk(machine: &Machine, history: &MachineHistory) -> bool {
     let Some(hint) = &machine.disks.system else { return false };
-    let written = history.attempts.iter().flat_map(|attempt| &attempt.evidence).filter_map(|(_, evidence)| match evidence {
-        Evidence::Writing { disk, .. } => Some(disk),
-        _ => None,
+    let written = history.attempts.iter().flat_map(|attempt| &attempt.evidence).flat_map(|(_, evidence)| match evidence {
+        Evidence::Writing { disk, .. } => std::slice::from_ref(disk),
+        Evidence::Wiping { disks, .. } => disks,
+        _ => &[],
     });
     let lower = |text: &Option<String>| text.as_ref().map(|text| text.trim().to_lowercase());
     let (serial, wwn) = (lower(&hint.serial), lower(&hint.wwn));
@@ -132,7 +133,7 @@ impl Reader<'_, '_> {
         self.require(!elsewhere, 4, "the machine that had this name before is in the fleet under another, and is forgotten");
         self.new_machine(machine);
         self.identity(machine);
-        let declared = machine.install.as_ref().map(|install| install.generation);
+        let declared = super::wipe::declared(machine);
         let right = if machine.on_claim == OnClaim::Install { installed.is_none() } else { installed == declared };
         self.require(right, 5, "it is not claimed as onClaim says");
     }

@@ -25,7 +25,8 @@ impl Reader<'_, '_> {
         let (Some(install), Some(installed)) = (&machine.install, history.installed) else { return };
         let next_install = machine.upkeep.on_config_change == OnConfigChange::NextInstall;
         let let_pass = history.deferred == Some((installed, install.generation));
-        if !next_install && !let_pass {
+        // What is wiped waits for nothing.
+        if (!next_install && !let_pass) || installed.is_wipe() {
             return;
         }
         let writes = |attempt: &&Attempt| attempt.evidence.iter().any(|(_, seen)| matches!(seen.rung(), Rung::Writing | Rung::Written));

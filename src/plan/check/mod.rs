@@ -9,6 +9,7 @@ mod handoff;
 mod hardware;
 mod later;
 mod waves;
+mod wipe;
 
 use std::{cell::OnceCell, collections::BTreeMap, fmt};
 
@@ -157,7 +158,7 @@ impl Reader<'_, '_> {
         if step.risk() >= Risk::Disruptive || !wrote {
             self.identity(machine);
         }
-        if wrote {
+        if wrote && !self.has_proved_its_wipe() {
             self.require(step.action == Action::PowerOn, 10, "it writes its disk and is disturbed");
         }
     }
@@ -186,7 +187,7 @@ impl Reader<'_, '_> {
         let Some(machine) = self.machine else {
             return self.require(false, 3, "it is claimed and is not in the fleet");
         };
-        let declared = machine.install.as_ref().map(|install| install.generation);
+        let declared = wipe::declared(machine);
         if self.history.is_none() {
             self.new_machine(machine);
         }
@@ -224,6 +225,7 @@ impl Reader<'_, '_> {
         self.require(why, 1, "it is switched off and nobody asked for it");
         if history.open_attempt().is_none() && !self.left_behind() {
             self.may_begin(machine);
+            self.stays_until_it_is_wiped(machine, history);
         }
     }
 
@@ -246,7 +248,7 @@ impl Reader<'_, '_> {
 
     fn boot_from_network(&mut self, mode: BootMode) {
         let armed = self.history.and_then(MachineHistory::open_attempt).is_some_and(|open| {
-            let wanted = self.machine.and_then(|machine| machine.install.as_ref()).is_some_and(|own| own.generation == open.generation);
+            let wanted = self.machine.and_then(wipe::declared) == Some(open.generation);
             wanted && open.reached(Rung::TicketArmed).is_some()
         });
         self.require(armed, 9, "it is told to boot from the network without a ticket that the commit wants");
@@ -257,17 +259,22 @@ impl Reader<'_, '_> {
         let (Some(machine), Some(history)) = (self.machine, self.history) else { return };
         self.own_history(machine, history);
         self.may_begin(machine);
-        let declared = machine.install.as_ref().map(|install| install.generation);
+        let declared = wipe::declared(machine);
         self.require(declared == Some(generation), 1, "the commit does not ask for this generation");
         self.require(history.installed != Some(generation), 1, "its disk holds this generation already");
         self.require(history.open_attempt().is_none(), 10, "an attempt is open already");
         self.require(!self.input.problems.iter().any(crate::model::Problem::is_error), 2, "the commit has errors");
         self.more_than_configuration(machine, history);
         let wrote = history.attempts.iter().any(|attempt| attempt.reached(Rung::Writing).is_some());
-        let asked = history.installed.is_some() || wrote || machine.on_claim == OnClaim::Install;
+        let ordered = self.wipes(machine, generation);
+        let asked = history.installed.is_some() || wrote || machine.on_claim == OnClaim::Install || ordered;
         self.require(asked, 5, "it was adopted, and nobody asked to install it");
         let first = history.installed.is_none() && !wrote;
-        self.require(!(first && self.input.history.lost), 2, "the journal was lost, and it is to be installed for the first time");
+        self.require(
+            !(first && self.input.history.lost && !ordered),
+            2,
+            "the journal was lost, and it is to be installed for the first time",
+        );
         let hint = machine.disks.system.as_ref();
         let stated = hint.is_some_and(|hint| {
             hint.serial.is_some()
@@ -277,7 +284,7 @@ impl Reader<'_, '_> {
                 || hint.min_size.is_some()
                 || hint.max_size.is_some()
         });
-        self.require(stated, 6, "no disk is stated");
+        self.require(stated || ordered, 6, "no disk is stated");
         let same = history.attempts.iter().rev().take_while(|attempt| attempt.generation == generation);
         let failures: Vec<bool> = same
             .filter_map(|attempt| match &attempt.end {
@@ -295,7 +302,7 @@ impl Reader<'_, '_> {
         let Some(open) = open.filter(|open| open.id == ticket.attempt) else {
             return self.require(false, 9, "it has a ticket for an attempt that is not open");
         };
-        self.require(ticket.install.generation == open.generation, 9, "its ticket installs something else than its attempt");
+        self.require(ticket.work.generation() == open.generation, 9, "its ticket is for something else than its attempt");
         self.require(ticket.commit == open.commit, 9, "its ticket names another commit than its attempt");
         let former = self.input.former.and_then(|former| former.machines.get(self.name)).map(AsRef::as_ref);
         // What an earlier commit said is for a write that began under it.
@@ -304,7 +311,7 @@ impl Reader<'_, '_> {
         let of = |machine: &Machine| {
             let nic = machine.nics.iter().find(|nic| nic.boot).or(machine.nics.first());
             nic.is_some_and(|nic| nic.mac == ticket.mac)
-                && machine.disks.system.as_ref() == Some(&ticket.system)
+                && wipe::is_ordered(machine, &ticket.work)
                 && machine.disks.keep == ticket.keep
                 && machine.identity.serial == ticket.serial
                 && machine.identity.uuid == ticket.uuid

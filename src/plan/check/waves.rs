@@ -65,7 +65,7 @@ fn member<'a>(input: &Input<'a>, rollout: Option<&Rollout>, machine: &Machine, b
     let before = rollout.filter(|rollout| !rollout.waves.is_empty()).and_then(|rollout| input.history.goes_on.get(rollout.name.as_str()));
     let rolled_by = |commit| commit == input.commit.id || before.is_some_and(|before| before.contains(&commit));
     let first = attempts.iter().find(|attempt| rolled_by(attempt.commit) && !called_off(attempt));
-    let declared = machine.install.as_ref().map(|install| install.generation);
+    let declared = super::wipe::declared(machine);
     let ended = attempts.iter().rev().find(|attempt| !matches!(attempt.end, None | Some((_, AttemptEnd::Superseded))));
     let failed = ended.is_some_and(|ended| {
         let failed = matches!(ended.end, Some((_, AttemptEnd::Failed { .. })));

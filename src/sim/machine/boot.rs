@@ -44,6 +44,8 @@ enum Went {
     Nowhere,
     /// What it started reboots the machine.
     Reboot,
+    /// What it started switches the machine off.
+    Off,
     /// What it started runs until power goes.
     Stays,
 }
@@ -90,6 +92,10 @@ impl Machine {
             };
             match went {
                 Went::Reboot => return true,
+                Went::Off => {
+                    self.set_power(PowerState::Off, Activity::Off);
+                    return false;
+                }
                 Went::Stays => return false,
                 Went::Nowhere => {}
             }
@@ -233,6 +239,7 @@ impl Machine {
         let host = Arc::new(SimHost::new(Arc::clone(self), rail.clone()));
         match agent::run(params, host, boot_id(), self.agent_pace()).await {
             End::Reboot => Went::Reboot,
+            End::PowerOff => Went::Off,
             End::Halt { why } => self.hang(&why),
         }
     }
