@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command, sync::Arc, ti
 use boot_support::{MAC, Site, has, loopback_with_ticket};
 use rackwright::{
     boot::Server,
-    model::{AgentCommand, AgentHello, AttemptId, BootTable, Evidence, HandoffPlace, HandoffUse, Publisher},
+    model::{AgentCommand, AgentHello, AttemptId, BootTable, Evidence, HandoffPlace, HandoffUse, Publisher, Work},
     ports::Boot as _,
 };
 use reqwest::{Client, StatusCode};
@@ -41,7 +41,8 @@ fn table(published: &[&str], released: bool) -> BootTable {
     table.handoffs.publishers.insert(id("cp-1#2"), publisher(published));
     table.handoffs.publishing.insert(id("web-01#3"));
     let ticket = table.tickets.get_mut(&MAC).unwrap();
-    ticket.install.user_data = Some(format!("#cloud-config\ntoken: \"{}\"\n", wanted().marker()));
+    let Work::Install { install, .. } = &mut ticket.work else { unreachable!() };
+    install.user_data = Some(format!("#cloud-config\ntoken: \"{}\"\n", wanted().marker()));
     if released {
         table.handoffs.released.insert(id("web-01#3"), BTreeMap::from([(wanted(), id("cp-1#2"))]));
     }

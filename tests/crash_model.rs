@@ -370,9 +370,8 @@ impl Model {
             mac: machine.nics[0].mac,
             serial: machine.identity.serial.clone(),
             uuid: None,
-            system: machine.disks.system.clone()?,
             keep: Vec::new(),
-            install: machine.install.clone()?,
+            work: machine.work()?,
             evidence: open.evidence.iter().map(|(_, evidence)| evidence.clone()).collect(),
         })
     }
@@ -423,21 +422,22 @@ impl Model {
                 if !known || refusal.is_some() || ticket.reached(Rung::Written) {
                     return Some(Answer::No);
                 }
-                let chosen = choose(std::slice::from_ref(&disk), &ticket.system, &ticket.keep).unwrap().clone();
+                let Work::Install { system, .. } = &ticket.work else { unreachable!("these machines are only installed") };
+                let chosen = choose(std::slice::from_ref(&disk), system, &ticket.keep).unwrap().clone();
                 of(self.saw(state, n, &attempt, Evidence::Writing { boot_id, disk: chosen }), Answer::Taken)
             }
             Said::Written => {
                 if ticket.writing().is_none_or(|(writer, _)| writer != boot_id) {
                     return Some(Answer::No);
                 }
-                let evidence = Evidence::Written { digest: digest(ticket.install.generation), bytes: 1 };
+                let evidence = Evidence::Written { digest: digest(ticket.work.generation()), bytes: 1 };
                 of(self.saw(state, n, &attempt, evidence), Answer::Taken)
             }
             Said::Home => {
                 if !ticket.reached(Rung::Written) {
                     return Some(Answer::No);
                 }
-                let generation = ticket.install.generation;
+                let generation = ticket.work.generation();
                 let booted = self.saw(state, n, &attempt, Evidence::BootedFromDisk);
                 let home = booted.and_then(|()| self.saw(state, n, &attempt, Evidence::CalledHome { generation, digest: None }));
                 of(home, Answer::Taken)

@@ -383,11 +383,17 @@ fn tickets(page: &mut Page) {
     }
     page.case("a ticket", &world, |_| {});
     page.case("a ticket for another attempt", &world, |plan| of(plan).attempt.number = 2);
-    page.case("a ticket for another image", &world, |plan| of(plan).install = install("v3", None, 0));
+    page.case("a ticket for another image", &world, |plan| {
+        let system = DiskHint::default();
+        of(plan).work = Work::Install { install: Box::new(install("v3", None, 0)), system };
+    });
     page.case("a ticket of another commit", &world, |plan| of(plan).commit = CommitId([9; 20]));
     let changes: [(&str, fn(&mut Ticket)); 5] = [
         ("interface", |ticket| ticket.mac = Mac([9; 6])),
-        ("disk", |ticket| ticket.system.serial = Some("DISK-other".to_owned())),
+        ("disk", |ticket| match &mut ticket.work {
+            Work::Install { system, .. } => system.serial = Some("DISK-other".to_owned()),
+            Work::Wipe(_) => unreachable!(),
+        }),
         ("disk to keep", |ticket| ticket.keep = vec![DiskHint::default()]),
         ("serial number", |ticket| ticket.serial = None),
         ("UUID", |ticket| ticket.uuid = Some("4c4c4544-0035-3410-8050-c6c04f314733".to_owned())),
@@ -482,7 +488,7 @@ fn budgets(page: &mut Page) {
         ("anna@example.org", "drain=5"),
         ("mallory@example.org", "destroy=5"),
     ] {
-        approved.commit.approvals = vec![Approval { by: by.to_owned(), text: text.to_owned() }];
+        approved.commit.approvals = vec![Approval { by: by.to_owned(), text: text.to_owned(), signers: None }];
         page.case(&format!("five of four, {text} by {by}"), &approved, also(&["m-1", "m-2", "m-3", "m-4", "m-5"]));
     }
     let per = PerLabel { label: "feed".to_owned(), most: Amount::Count(1) };

@@ -51,6 +51,7 @@ async fn a_clock_that_jumps_a_year_while_nothing_is_done() {
     let Some((mut lab, mut clock, process)) = three(&[], Value::Null).await else { return };
     let mut status = all_ready(&lab).await;
     let disks = ["idle", "drifts", "bad"].map(|name| fs::read(lab.disk(name)).unwrap());
+    let mut corrected = 0;
     // Forward, back to where it was, and one more back: behind all that the journal knows.
     for days in [YEAR, -YEAR, -YEAR] {
         let known = records(&lab);
@@ -59,7 +60,9 @@ async fn a_clock_that_jumps_a_year_while_nothing_is_done() {
         lab.until("everything Ready at another time", |status| jumped(status) && ready(&lab.head())(status)).await;
         assert_eq!(records(&lab), known, "nothing is done about a clock");
         // What rests on the time since something else must not rest for a year.
-        for _ in 0..2 {
+        // Three corrections are damped, and two of them are enough to see it.
+        if corrected < 2 {
+            corrected += 1;
             pull_plug(&lab, "drifts").await;
             lab.until("it is on again", |status| is_on(&lab, "drifts") && ready(&lab.head())(status)).await;
         }
