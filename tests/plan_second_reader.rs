@@ -827,12 +827,28 @@ fn handoffs(page: &mut Page) {
     page.stale("a template that uses a value, in a write", &open(Rung::Writing), asks);
 }
 
+fn wipes(page: &mut Page) {
+    let mut world = world();
+    edit(&mut world, "m-1", |machine| decommission(machine, WipeMethod::Zero, WipeDisks::System, 0));
+    let wipe = world.fleet.machines[&name("m-1")].generation().unwrap();
+    let begin = |machine: &'static str, generation| {
+        let attempt = AttemptId { machine: name(machine), number: 1 };
+        one(machine, Action::BeginAttempt { attempt, generation })
+    };
+    page.case("a wipe", &world, |_| {});
+    page.case("a wipe of a machine that stays", &world, begin("m-2", wipe));
+    page.case("an install of one that goes", &world, begin("m-1", install("v3", None, 0).generation));
+    page.case("switching off before the wipe", &world, one("m-1", Action::PowerOff { force: false }));
+    edit(&mut world, "m-1", |machine| machine.disks.system = None);
+    page.case("a wipe of no disk", &world, begin("m-1", wipe));
+}
+
 #[test]
 fn every_sentence_of_the_second_reader_is_said() {
     let mut page = Page::default();
     for part in [
         form, touched, identity, claims, releases, begins, attempts, tickets, budgets, order, closed, brake, replaced, renames, later,
-        handoffs,
+        handoffs, wipes,
     ] {
         part(&mut page);
     }
