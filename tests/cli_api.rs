@@ -48,3 +48,25 @@ async fn the_api_listens_on_loopback_only() {
     let config = rackwright::api::Config { listen: "127.0.0.1:0".parse().unwrap() };
     assert!(rackwright::api::bind(&config).await.is_ok());
 }
+
+/// A page in a browser on the controller's host, whose name resolves to loopback by now.
+#[tokio::test]
+async fn a_page_that_rebinds_its_name_reads_nothing() {
+    let lab = Lab::new(vec![Node::new("a", "Adopt")]).await;
+    let _controller = lab.controller().await;
+    lab.until("the first turn", |status| status.ready == 1).await;
+    let (client, url) = (Client::new(), format!("{}/api/v1/status", lab.api()));
+    let port = url.rsplit_once(':').unwrap().1.split('/').next().unwrap().to_owned();
+    for (host, status) in [
+        ("evil.example", StatusCode::MISDIRECTED_REQUEST),
+        (&format!("evil.example:{port}"), StatusCode::MISDIRECTED_REQUEST),
+        ("127.0.0.1.evil.example", StatusCode::MISDIRECTED_REQUEST),
+        ("", StatusCode::MISDIRECTED_REQUEST),
+        (&format!("LocalHost:{port}"), StatusCode::OK),
+        ("[::1]:80", StatusCode::OK),
+        ("127.0.0.1", StatusCode::OK),
+    ] {
+        let answer = client.get(&url).header("Host", host).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{host:?}");
+    }
+}

@@ -815,6 +815,24 @@ fn later(page: &mut Page) {
     page.case("left, and its configuration noted", &gone, note(old.generation, old.basis(), None));
 }
 
+/// What is put right without a commit.
+fn drift(page: &mut Page) {
+    let drifts = |action: Action| Step { reason: Reason::PowerDrift { observed: PowerState::On }, ..step("m-3", action) };
+    let mut world = off_as_declared(|_| {});
+    page.case("drift of its power, put right", &world, steps("m-3", vec![drifts(off(false))]));
+    page.case("drift of its power, by force", &world, steps("m-3", vec![drifts(off(true))]));
+    page.case("a boot override that nobody saw", &world, one("m-3", Action::ClearBootOverride));
+    page.case("a boot override, in an install", &open(Rung::AgentUp), one("m-1", Action::ClearBootOverride));
+    world.fleet.settings.drift.damping.corrections = 1;
+    world.turn(false);
+    world.iron.get_mut(&name("m-3")).unwrap().power = PowerState::On;
+    world.tick(600);
+    page.case("drift of its power, put right too often", &world, steps("m-3", vec![drifts(off(false))]));
+    let mut observed = off_as_declared(|_| {});
+    observed.fleet.settings.drift.power = DriftPolicy::Observe;
+    page.case("drift that is to be let be", &observed, steps("m-3", vec![drifts(off(false))]));
+}
+
 fn handoffs(page: &mut Page) {
     let asks = |world: &mut World| {
         edit(world, "m-1", |machine| {
@@ -827,20 +845,20 @@ fn handoffs(page: &mut Page) {
     page.stale("a template that uses a value, in a write", &open(Rung::Writing), asks);
 }
 
+/// Machines that are taken out of service.
 fn wipes(page: &mut Page) {
-    let mut world = world();
-    edit(&mut world, "m-1", |machine| decommission(machine, WipeMethod::Zero, WipeDisks::System, 0));
-    let wipe = world.fleet.machines[&name("m-1")].generation().unwrap();
-    let begin = |machine: &'static str, generation| {
-        let attempt = AttemptId { machine: name(machine), number: 1 };
-        one(machine, Action::BeginAttempt { attempt, generation })
-    };
-    page.case("a wipe", &world, |_| {});
-    page.case("a wipe of a machine that stays", &world, begin("m-2", wipe));
-    page.case("an install of one that goes", &world, begin("m-1", install("v3", None, 0).generation));
-    page.case("switching off before the wipe", &world, one("m-1", Action::PowerOff { force: false }));
-    edit(&mut world, "m-1", |machine| machine.disks.system = None);
-    page.case("a wipe of no disk", &world, begin("m-1", wipe));
+    let wiped = Generation::of_wipe("Zero", b"", 0);
+    page.case("wiped, and nobody said decommission", &world(), steps("m-1", vec![begin("m-1", 1, wiped)]));
+    let mut out = world();
+    out.commit("out of service");
+    edit(&mut out, "m-1", |machine| decommission(machine, WipeMethod::Zero, WipeDisks::System, 0));
+    page.case("to be wiped", &out, |_| {});
+    page.case("to be wiped, and installed", &out, steps("m-1", vec![begin("m-1", 1, generation("v1"))]));
+    page.case("to be wiped, and switched off", &out, one("m-1", off(false)));
+    page.stale("to be wiped, and its disk is not stated", &out, |world| edit(world, "m-1", |machine| machine.disks.system = None));
+    page.stale("to be wiped, and one of its disks is not stated", &out, |world| {
+        edit(world, "m-1", |machine| decommission(machine, WipeMethod::Zero, WipeDisks::These(vec![DiskHint::default()]), 0));
+    });
 }
 
 #[test]
@@ -848,7 +866,7 @@ fn every_sentence_of_the_second_reader_is_said() {
     let mut page = Page::default();
     for part in [
         form, touched, identity, claims, releases, begins, attempts, tickets, budgets, order, closed, brake, replaced, renames, later,
-        handoffs, wipes,
+        drift, handoffs, wipes,
     ] {
         part(&mut page);
     }

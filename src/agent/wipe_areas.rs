@@ -129,8 +129,8 @@ mod tests {
     #[test]
     fn an_empty_disk_has_two_ends_and_a_small_one_is_all_ends() {
         assert_eq!(of(64 * MIB, |_| {}), [0..MIB, 63 * MIB..64 * MIB]);
-        assert_eq!(of(2 * MIB, |_| {}), [0..2 * MIB]);
-        assert_eq!(of(512, |_| {}), [0..512]);
+        assert_eq!(of(2 * MIB, |_| {}), vec![Range { start: 0, end: 2 * MIB }]);
+        assert_eq!(of(512, |_| {}), vec![Range { start: 0, end: 512 }]);
     }
 
     #[test]

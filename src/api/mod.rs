@@ -2,12 +2,16 @@
 //!
 //! **Invariant:** there is no route that changes anything (law 12). The way to change a machine is a commit.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     Json, Router,
-    extract::{Path, State},
-    http::StatusCode,
+    extract::{Path, Request, State},
+    http::{StatusCode, header},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -94,7 +98,21 @@ pub fn router(live: Arc<Live>) -> Router {
         .route("/api/v1/plan", get(plan))
         .route("/api/v1/observations", get(observations))
         .route("/api/v1/machines/{name}", get(machine))
+        .layer(middleware::from_fn(by_address))
         .with_state(live)
+}
+
+/// Refuses requests that name the API by anything but an address or `localhost`. A page in a browser on this host can have its own name
+/// resolve to loopback and would then be let read what it is told (DNS rebinding).
+async fn by_address(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let named = host.or_else(|| request.uri().host()).unwrap_or_default();
+    let name = named.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(named, |(name, _)| name);
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
+    if address || name.eq_ignore_ascii_case("localhost") {
+        return next.run(request).await;
+    }
+    (StatusCode::MISDIRECTED_REQUEST, "name the API by its address, or as localhost\n").into_response()
 }
 
 /// What a reader is told who comes too early.

@@ -44,6 +44,9 @@ enum What {
     Init {
         /// The folder to make; it must be empty or not there.
         folder: PathBuf,
+        /// What to put there.
+        #[arg(long, value_enum, default_value_t = sim_lab::Example::Simulator)]
+        example: sim_lab::Example,
     },
     /// Make a small disk image for simulated machines, and print its manifest. The same name always gives the same image.
     Image {
@@ -60,7 +63,7 @@ enum What {
 
 pub fn run(args: &Args) -> anyhow::Result<Done> {
     match &args.what {
-        Some(What::Init { folder }) => sim_lab::make(folder)?,
+        Some(What::Init { folder, example }) => sim_lab::make(folder, *example)?,
         Some(What::Image { name, out, size }) => out!("{}", image(out, name.as_str(), *size)?)?,
         None => {
             let advice = "`rackwright sim init FOLDER` makes a folder with one to start from";

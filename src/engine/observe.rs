@@ -48,8 +48,12 @@ impl Observations {
         }
     }
 
-    /// The clock was set by so much.
+    /// The clock was set by so much. Back, answers go with it, so that none is from the future. Forward, they are left to grow old: a host
+    /// that slept looks as if its clock had been set, and what a BMC said before that is no news.
     pub(super) fn shift(&self, by: SignedDuration) {
+        if !by.is_negative() {
+            return;
+        }
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for observation in all.values_mut() {
             observation.at = observation.at.checked_add(by).unwrap_or(observation.at);
@@ -172,5 +176,17 @@ mod tests {
         assert!(seen.keep(&name, from("https://new"), &new));
         assert!(!seen.keep(&name, from("https://earlier"), &earlier));
         assert_eq!(seen.read()[&name].source, "https://new");
+    }
+
+    #[test]
+    fn a_host_that_slept_does_not_take_old_answers_for_news() {
+        let seen = Observations::default();
+        let name: MachineName = "web-01".parse().unwrap();
+        let at = Timestamp::from_second(2_000_000_000).unwrap();
+        assert!(seen.keep(&name, Observation::blank(at, "https://bmc", &Unknown::NotAsked), &AtomicBool::new(false)));
+        seen.shift(SignedDuration::from_hours(2));
+        assert_eq!(seen.read()[&name].at, at);
+        seen.shift(-SignedDuration::from_hours(2));
+        assert_eq!(seen.read()[&name].at, at - SignedDuration::from_hours(2));
     }
 }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     disk::Writes,
     fault::{ArmedFault, Fault},
-    machine::{Activity, Machine, Machines, ResetKind},
+    machine::{Activity, ClusterReport, Machine, Machines, ResetKind},
 };
 use crate::model::{Digest, Generation, MachineName, PowerState};
 
@@ -49,6 +49,9 @@ pub struct MachineReport {
     pub generation: Option<Generation>,
     /// Image digest that its first disk's seed names.
     pub digest: Option<Digest>,
+    /// What its cluster software says, if its system has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterReport>,
 }
 
 /// A disk as the control endpoint shows it.
@@ -113,6 +116,7 @@ pub(super) fn report(machine: &Arc<Machine>) -> MachineReport {
         disks: machine.disks.iter().map(disk).collect(),
         generation: seed.as_ref().map(|seed| seed.generation),
         digest: seed.map(|seed| seed.digest),
+        cluster: state.cluster,
     }
 }
 

@@ -26,7 +26,7 @@ pub use config::{Accel, BootDevice, BootServer, Config, Credentials, DiskConfig,
 pub use control::{DiskReport, MachineReport};
 pub use disk::Writes;
 pub use fault::{ArmedFault, BadFault, Fault, parse_fault};
-pub use machine::Activity;
+pub use machine::{Activity, ClusterReport};
 pub use sample::{SEED, SampleImage};
 
 use crate::model::{Fingerprint, MachineName, PowerState};

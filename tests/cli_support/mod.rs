@@ -102,6 +102,17 @@ impl Lab {
         (lab, told)
     }
 
+    /// Makes the one of examples/cluster.
+    pub fn cluster() -> Self {
+        let folder = tempfile::Builder::new().prefix("rackwright-cli-").tempdir().unwrap();
+        let output = rackwright(folder.path(), &["sim", "init", "--example", "cluster", "lab"]).output().unwrap();
+        let id = std::process::id();
+        let lab = Self { folder, network: format!("127.{}.{}.", 70 + id / 250 % 40, id % 250) };
+        assert!(output.status.success(), "{}", told(&output));
+        lab.relocate();
+        lab
+    }
+
     /// The example's addresses may be in use by somebody who plays with it.
     fn relocate(&self) {
         let fleet = self.path("fleet");
@@ -110,7 +121,8 @@ impl Lab {
         for file in manifests.chain([self.path("sim.yaml"), self.path("rackwright.yaml")]) {
             let text = fs::read_to_string(&file).unwrap();
             let text = text.replace("127.78.0.0/16", "127.0.0.0/8").replace("127.78.0.", &self.network);
-            fs::write(file, text.replace("127.0.0.1:8470", &format!("{}1:8470", self.network))).unwrap();
+            let text = text.replace("127.79.0.0/16", "127.0.0.0/8").replace("127.79.0.", &self.network);
+            fs::write(file, text.replace("127.0.0.1:847", &format!("{}1:847", self.network))).unwrap();
         }
         self.push("Use other addresses");
     }

@@ -217,8 +217,7 @@ fn what_starts_a_system_goes_first_and_what_tells_where_the_rest_is_goes_last() 
             FileDisk::open_or_create(&bench.path(), bench.size).unwrap().write_at(0, &head).unwrap();
         }
         bench.wipe(method, |disk| Box::new(Noted { disk, order: Arc::clone(&order) })).unwrap();
-        let order = order.lock().unwrap().clone();
-        order
+        order.lock().unwrap().clone()
     };
     assert_eq!(order(WipeMethod::Zero, false), [0, 19, 0, 8, 16]);
     assert_eq!(order(WipeMethod::Signatures, true), [8, 15, 19, 0]);

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Activity, Enabled, Machine, Override, Target, dhcp,
+    Activity, Enabled, Machine, Override, Target, cluster, dhcp,
     host::SimHost,
     script::{Download, Downloads, Ended, Shell},
     tftp,
@@ -111,6 +111,7 @@ impl Machine {
         let chosen = self.change(|state| {
             state.boots += 1;
             state.trouble = None;
+            state.cluster = None;
             let chosen = state.boot_override;
             if chosen.enabled == Enabled::Once {
                 state.boot_override = Override::NONE;
@@ -257,10 +258,11 @@ impl Machine {
         }
         self.set_activity(Activity::DiskBoot);
         tokio::time::sleep(std_duration(self.pace.os_boot)).await;
-        let (machine, rail) = (Arc::clone(self), rail.clone());
-        let seed = tokio::task::spawn_blocking(move || machine.seed(rail)).await.ok().flatten();
+        let (machine, power) = (Arc::clone(self), rail.clone());
+        let seed = tokio::task::spawn_blocking(move || machine.seed(power)).await.ok().flatten();
         self.set_activity(Activity::Running);
         if let Some(seed) = seed {
+            cluster::start(self, &seed, rail);
             self.call_home(&seed).await;
         }
         Went::Stays
@@ -313,7 +315,7 @@ impl Machine {
         Went::Stays
     }
 
-    fn trouble(&self, why: &str) {
+    pub(super) fn trouble(&self, why: &str) {
         self.change(|state| state.trouble = Some(why.to_owned()));
     }
 

@@ -4,6 +4,7 @@
 //! listeners.
 
 mod boot;
+mod cluster;
 mod dhcp;
 mod host;
 mod power;
@@ -11,13 +12,14 @@ mod script;
 mod tftp;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+pub use cluster::ClusterReport;
 pub(crate) use power::ResetKind;
 
 use super::{
@@ -36,6 +38,8 @@ pub(crate) struct Machine {
     pub(crate) boot_server: Option<BootServer>,
     pub(crate) disks: Vec<Arc<Disk>>,
     vm: Vm,
+    /// Where its disks are.
+    folder: PathBuf,
     state: Mutex<State>,
 }
 
@@ -49,6 +53,8 @@ pub(crate) struct State {
     pub(crate) boots: u64,
     /// The last thing that went wrong in it, for people.
     pub(crate) trouble: Option<String>,
+    /// What its cluster software says, if its system has any.
+    pub(crate) cluster: Option<ClusterReport>,
     /// Ends what the machine does now: the power rail. Disks refuse writes after it.
     rail: CancellationToken,
 }
@@ -110,10 +116,20 @@ impl Machine {
             activity: Activity::Off,
             boots: 0,
             trouble: None,
+            cluster: None,
             rail: CancellationToken::new(),
         };
         let faults = Faults::new(config.faults.clone());
-        Self { config, faults, pace, boot_server, disks, vm: Vm::new(folder.to_owned()), state: Mutex::new(state) }
+        Self {
+            config,
+            faults,
+            pace,
+            boot_server,
+            disks,
+            vm: Vm::new(folder.to_owned()),
+            folder: folder.to_owned(),
+            state: Mutex::new(state),
+        }
     }
 
     /// The serial number that it reports.

@@ -43,6 +43,6 @@ impl PgpSignature {
 
     /// The key that it says it is by, as the end of a fingerprint.
     pub(super) fn claimed(&self) -> String {
-        self.0.issuer.map_or_else(|| "that it does not name".to_owned(), |issuer| hex::encode_upper(issuer))
+        self.0.issuer.map_or_else(|| "that it does not name".to_owned(), hex::encode_upper)
     }
 }
