@@ -377,6 +377,7 @@ impl Model {
     }
 
     /// The boot server hears a word. What is answered is durable before. `None`: nobody is there.
+    #[allow(clippy::too_many_lines)] // One arm for each word, as the boot server has it.
     fn hear(&mut self, state: &mut State, n: usize, word: Word) -> Option<Answer> {
         state.controller.as_ref()?;
         let Word(number, start, said) = word;

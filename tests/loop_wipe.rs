@@ -22,6 +22,7 @@ fn power(lab: &Lab, name: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::too_many_lines)] // One story, told in order.
 async fn a_machine_is_wiped_proved_switched_off_and_released() {
     let with_data = |node: &mut Node| {
         node.disk = format!("{{serial: D-{0}}}, keep: [{{serial: K-{0}}}]", node.name);

@@ -134,8 +134,7 @@ fn another_try_comes_when_its_wait_is_over_and_not_a_second_later() {
     let begins = |second: i64| {
         let mut world = world.clone();
         world.now += SignedDuration::from_secs(second);
-        let begins = world.plan().0.steps().any(|step| matches!(step.action, Action::BeginAttempt { .. }));
-        begins
+        world.plan().0.steps().any(|step| matches!(step.action, Action::BeginAttempt { .. }))
     };
     assert!(!begins(299));
     assert!(begins(300));

@@ -49,22 +49,30 @@ pub(super) fn wish(machine: &Machine, history: &MachineHistory, former: Option<&
         return Wish::Adopt;
     }
     let failures = failures(history, desired);
-    if let Some((attempt, at, end)) = failures.first() {
+    let waits = waits(machine, history, former);
+    // What may wait is not tried again either: the disk is known to hold what it held before.
+    if let Some((attempt, at, end)) = failures.first().filter(|_| waits.is_none()) {
         return after_failure(attempt, *at, end, failures.len() as u32, history.installed == Some(desired), now, deadlines);
     }
     let Some(install) = &machine.install else { return wipe::reason(desired, history).map_or(Wish::Nothing, Wish::Install) };
     match history.installed {
         Some(installed) if installed == desired => Wish::Nothing,
-        Some(from) => match difference(machine, install, history, from, former) {
-            Difference::Due => Wish::Install(changed(machine, install, from, history.basis, former)),
-            Difference::Later => Wish::Nothing,
-            Difference::Unclear(held) => Wish::Unclear(held),
-        },
+        Some(from) => waits.unwrap_or_else(|| Wish::Install(changed(machine, install, from, history.basis, former))),
         None => match history.attempts.iter().rev().find(|attempt| attempt.wrote()) {
             Some(attempt) if attempt.generation == desired => Wish::Install(Reason::Retry { number: 2 }),
             Some(attempt) => Wish::Install(changed(machine, install, attempt.generation, attempt.basis, former)),
             None => Wish::Install(Reason::InstallOnClaim),
         },
+    }
+}
+
+/// What is to be done about a disk that is known to hold another image or configuration, where that is no install.
+fn waits(machine: &Machine, history: &MachineHistory, former: Option<&Fleet>) -> Option<Wish> {
+    let (install, from) = machine.install.as_ref().zip(history.installed.filter(|from| Some(*from) != machine.generation()))?;
+    match difference(machine, install, history, from, former) {
+        Difference::Due => None,
+        Difference::Later => Some(Wish::Nothing),
+        Difference::Unclear(held) => Some(Wish::Unclear(held)),
     }
 }
 

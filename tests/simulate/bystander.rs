@@ -228,7 +228,7 @@ impl Bystander {
         })?;
         self.read_basis(declared);
         let waits = declared.upkeep.on_config_change == OnConfigChange::NextInstall && self.differs_in_configuration(body, declared);
-        let unfinished = self.failed.get(&body).is_some() && self.failed.get(&body) == self.holds.get(&body);
+        let unfinished = self.failed.contains_key(&body) && self.failed.get(&body) == self.holds.get(&body);
         require(!waits || unfinished, 1, || format!("{attempt} begins for configuration that is to wait"))?;
         let first = !self.holds.contains_key(&body) && !self.wrote.contains(&body);
         let wipe = declared.decommission.as_ref();

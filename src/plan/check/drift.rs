@@ -16,14 +16,9 @@ impl Reader<'_, '_> {
             _ => return,
         };
         self.require(policy == DriftPolicy::Correct, 1, "drift is put right that the Fleet says to let be");
-        // A machine that was wiped has nothing that could shut it down; that it was is asked for where it is switched off.
-        let wiped = self.machine.is_some_and(|machine| machine.decommission.is_some());
         let fits = match &step.reason {
-            Reason::PowerDrift { .. } => match step.action {
-                Action::PowerOn | Action::PowerOff { force: false } => true,
-                Action::PowerOff { force: true } => wiped,
-                _ => false,
-            },
+            Reason::PowerDrift { .. } if step.action == (Action::PowerOff { force: true }) => self.is_wiped_for_good(),
+            Reason::PowerDrift { .. } => matches!(step.action, Action::PowerOn | Action::PowerOff { force: false }),
             _ => step.action == Action::ClearBootOverride,
         };
         self.require(fits, 1, "more is done about drift than puts it right");
