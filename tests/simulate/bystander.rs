@@ -294,7 +294,13 @@ impl Bystander {
         let young = |machine: &Machine| {
             body(machine).and_then(|body| self.done.get(body)).is_some_and(|at| now.duration_since(*at) < after.healthy_for)
         };
-        let failed = |machine: &Machine| body(machine).and_then(|body| self.failed.get(body)) == machine.generation().as_ref();
+        // What failed and may wait by now is not missing; its disk holds what it held.
+        let waits = |machine: &Machine| {
+            machine.upkeep.on_config_change == OnConfigChange::NextInstall
+                && body(machine).is_some_and(|body| self.holds.contains_key(body))
+        };
+        let failed =
+            |machine: &Machine| !waits(machine) && body(machine).and_then(|body| self.failed.get(body)) == machine.generation().as_ref();
         match after.share {
             None => !earlier.iter().any(|machine| is_open(machine)) && !counted().any(|machine| young(machine) && !failed(machine)),
             Some(share) => {

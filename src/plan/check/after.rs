@@ -68,9 +68,9 @@ fn member(input: &Input<'_>, machine: &Machine, after: &After) -> Member {
     Member {
         open: history.and_then(MachineHistory::open_attempt).is_some(),
         other: own.is_some_and(|own| own.installed != declared && !may_wait(machine, own)),
-        // One that was adopted after a failure holds what it should.
+        // One that was adopted after a failure, or whose configuration waits by now, holds what it should.
         failed: ended.is_some_and(|ended| Some(ended.generation) == declared && ended.end.as_ref().is_some_and(failed))
-            && own.is_some_and(|own| own.installed != declared),
+            && own.is_some_and(|own| own.installed != declared && !may_wait(machine, own)),
         young: matches!(last, Some((at, AttemptEnd::Done)) if input.now.duration_since(*at) < after.healthy_for),
         counts: machine.install.is_some() && !machine.suspend,
     }
