@@ -11,7 +11,7 @@ use crate::{
     git::{self, RemoteUrl},
     journal::BrakeFile,
     model::SiteName,
-    plan,
+    plan, probe,
 };
 
 /// Where the configuration is looked for when nobody says: here, then system-wide.
@@ -33,6 +33,9 @@ pub struct Config {
     /// BMCs.
     #[serde(default)]
     pub bmc: bmc::Config,
+    /// Web pages of health gates.
+    #[serde(default)]
+    pub probe: probe::Config,
     /// The read-only API.
     #[serde(default)]
     pub api: api::Config,
@@ -72,7 +75,8 @@ impl Config {
         }
         let mut paths = vec![&mut self.state_dir];
         paths.extend([&mut repository.ssh_key, &mut repository.known_hosts, &mut repository.password_file].into_iter().flatten());
-        paths.extend([&mut repository.ca_file, &mut repository.allowed_signers, &mut self.bmc.ca_file].into_iter().flatten());
+        let files = [&mut repository.ca_file, &mut repository.allowed_signers, &mut self.bmc.ca_file, &mut self.probe.ca_file];
+        paths.extend(files.into_iter().flatten());
         if let Some(boot) = &mut self.boot {
             paths.push(&mut boot.files);
             paths.extend([&mut boot.localboot, &mut boot.images, &mut boot.kernel, &mut boot.initramfs].into_iter().flatten());

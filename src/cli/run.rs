@@ -18,6 +18,7 @@ use crate::{
     git::{GitNotes, GitSource, remove_left_locks},
     journal::SqliteJournal,
     ports::{Boot, Journal, Notes},
+    probe::HttpProbe,
 };
 
 /// Follow a fleet repository: observe, plan, act, report, until told to stop.
@@ -110,7 +111,15 @@ impl Controller {
         };
         let stop = CancellationToken::new();
         let serving = tokio::spawn(api::serve(listener, live.clone(), stop.clone()));
-        let ports = Ports { source, bmc, boot: boot.clone().map(|server| server as Arc<dyn Boot>), notes: Some(notes), secrets, clock };
+        let ports = Ports {
+            source,
+            bmc,
+            boot: boot.clone().map(|server| server as Arc<dyn Boot>),
+            notes: Some(notes),
+            secrets,
+            probe: Arc::new(HttpProbe::new(&config.probe)?),
+            clock,
+        };
         tracing::info!(site = %config.site, repository = config.repository.url.as_str(), branch = config.repository.branch, api = %format_args!("http://{api}"), boot = boot.is_some(), "controller runs");
         let config = engine::Config { site: config.site, pace: config.pace, deadlines: config.deadlines };
         let engine = Engine::start(config, live.clone(), ports).await;
