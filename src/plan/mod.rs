@@ -208,8 +208,7 @@ fn case<'a>(input: &Input<'a>, names: &Names<'a>, groups: &Groups<'a>, machine: 
         _ if matches!(standing, Some(Standing::Unclear(_))) => Wish::Nothing,
         Some(_) if standing == Some(Standing::Replaced) => Wish::Nothing,
         Some(history) => wish(machine, history, input.former, input.now, &input.deadlines),
-        None if machine.decommission.is_some() && machine.on_claim == OnClaim::Install => Wish::Install(Reason::Decommissioned),
-        None if machine.install.is_some() && machine.on_claim == OnClaim::Install => Wish::Install(Reason::InstallOnClaim),
+        None if machine.generation().is_some() && machine.on_claim == OnClaim::Install => Wish::Install(wipe::on_claim(machine)),
         None => Wish::Nothing,
     };
     let attempts = history.map(|history| history.attempts.as_slice()).unwrap_or_default();

@@ -22,6 +22,11 @@ pub(super) fn reason(desired: Generation, history: &MachineHistory) -> Option<Re
     }
 }
 
+/// Why a machine is written that comes into the fleet with `onClaim: Install`.
+pub(super) fn on_claim(machine: &Machine) -> Reason {
+    if machine.decommission.is_some() { Reason::Decommissioned } else { Reason::InstallOnClaim }
+}
+
 /// What holds a machine that came into the fleet with `decommission`, or whose journal was lost since: it was taken as it is (law 5), so
 /// nothing of it was wiped, or nobody knows any more.
 pub(super) fn unproved(machine: &Machine, history: &MachineHistory) -> Option<Held> {

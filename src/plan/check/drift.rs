@@ -17,6 +17,7 @@ impl Reader<'_, '_> {
         };
         self.require(policy == DriftPolicy::Correct, 1, "drift is put right that the Fleet says to let be");
         let fits = match &step.reason {
+            Reason::PowerDrift { .. } if step.action == (Action::PowerOff { force: true }) => self.is_wiped_for_good(),
             Reason::PowerDrift { .. } => matches!(step.action, Action::PowerOn | Action::PowerOff { force: false }),
             _ => step.action == Action::ClearBootOverride,
         };

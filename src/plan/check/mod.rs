@@ -225,7 +225,7 @@ impl Reader<'_, '_> {
         self.require(why, 1, "it is switched off and nobody asked for it");
         if history.open_attempt().is_none() && !self.left_behind() {
             self.may_begin(machine);
-            self.stays_until_it_is_wiped(machine, history);
+            self.stays_until_it_is_wiped(machine);
         }
     }
 

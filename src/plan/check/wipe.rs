@@ -21,9 +21,7 @@ fn says_something(hint: &DiskHint) -> bool {
 /// Whether a manifest orders exactly this, on these disks.
 pub(super) fn is_ordered(machine: &Machine, work: &Work) -> bool {
     match (work, &machine.decommission) {
-        (Work::Install { install, system }, None) => {
-            machine.disks.system.as_ref() == Some(system) && machine.install.as_ref() == Some(install.as_ref())
-        }
+        (Work::Install { system, .. }, None) => machine.disks.system.as_ref() == Some(system),
         (Work::Wipe(order), Some(wipe)) => {
             let same = match (&order.targets, &wipe.disks) {
                 (Targets::All, WipeDisks::All) => true,
@@ -65,14 +63,18 @@ impl Reader<'_, '_> {
         open.is_some_and(|open| open.generation.is_wipe() && proofs(open) > 0)
     }
 
+    /// Whether what its manifest orders was done and proved, and nothing was written since.
+    pub(super) fn is_wiped_for_good(&self) -> bool {
+        let (Some(machine), Some(history)) = (self.machine, self.history) else { return false };
+        machine.decommission.as_ref().is_some_and(|wipe| {
+            let proved = history.attempts.iter().any(|attempt| attempt.generation == wipe.generation && proofs(attempt) > 0);
+            proved && history.installed == Some(wipe.generation)
+        })
+    }
+
     /// A machine that is to be wiped runs until then.
-    pub(super) fn stays_until_it_is_wiped(&mut self, machine: &Machine, history: &MachineHistory) {
-        let Some(wipe) = &machine.decommission else { return };
-        let proved = history.attempts.iter().any(|attempt| attempt.generation == wipe.generation && proofs(attempt) > 0);
-        self.require(
-            proved && history.installed == Some(wipe.generation),
-            3,
-            "it is switched off for good, and nothing proves that it was wiped",
-        );
+    pub(super) fn stays_until_it_is_wiped(&mut self, machine: &Machine) {
+        let stays = machine.decommission.is_some() && !self.is_wiped_for_good();
+        self.require(!stays, 3, "it is switched off for good, and nothing proves that it was wiped");
     }
 }
