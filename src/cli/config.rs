@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use serde::Deserialize;
 
-use super::yaml;
+use super::{secrets::Limits, yaml};
 use crate::{
     api, bmc, boot, engine,
     git::{self, RemoteUrl},
@@ -39,6 +39,9 @@ pub struct Config {
     /// The read-only API.
     #[serde(default)]
     pub api: api::Config,
+    /// Which files and variables of this host the fleet's secrets may name.
+    #[serde(default)]
+    pub secrets: Limits,
     /// How often and how many at a time.
     #[serde(default)]
     pub pace: engine::Pace,
@@ -61,7 +64,12 @@ impl Config {
             },
         };
         let mut config: Self = yaml::read(&file, "configuration")?;
-        config.resolve_paths(file.parent().unwrap_or(Path::new("")));
+        let base = file.parent().unwrap_or(Path::new(""));
+        config.resolve_paths(base);
+        let (state, repository) = (config.state_dir.clone(), &config.repository);
+        let keys = [&repository.ssh_key, &repository.password_file].into_iter().flatten().cloned();
+        let own = [state, file.clone()].into_iter().chain(keys).collect();
+        config.secrets.resolve(base, own);
         Ok(config)
     }
 

@@ -96,7 +96,7 @@ impl Controller {
         let live = live.await.context("can't read the journal")?;
         let listener = api::bind(&config.api).await?;
         let api = listener.local_addr()?;
-        let secrets = Arc::new(LocalSecrets::default());
+        let secrets = Arc::new(LocalSecrets::within(config.secrets.clone()));
         let clone = config.clone_dir();
         remove_left_locks(&clone).with_context(|| format!("can't remove locks that were left behind in our clone {}", clone.display()))?;
         let source = Arc::new(GitSource::open(config.repository.clone(), &clone)?);
