@@ -25,6 +25,8 @@ pub mod plan;
 #[cfg(feature = "controller")]
 pub mod ports;
 #[cfg(feature = "controller")]
+pub mod probe;
+#[cfg(feature = "controller")]
 pub mod sim;
 #[cfg(feature = "controller")]
 pub mod trust;

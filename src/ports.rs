@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::model::{
-    AttemptId, BmcTarget, BootMode, BootTable, Brake, CommitId, Evidence, Fact, HandoffName, HandoffUse, MachineName, Observation,
-    Progress, Record, RetryClass, SecretName, SecretSource, Snapshot, Timestamp,
+    AttemptId, BmcTarget, BootMode, BootTable, Brake, CheckReport, CommitId, Evidence, Fact, HandoffName, HandoffUse, MachineName,
+    Observation, ProbeAnswer, Progress, Record, RetryClass, SecretName, SecretSource, Snapshot, Timestamp,
 };
 use crate::trust::{Commits, Signers};
 
@@ -116,6 +116,13 @@ pub trait Bmc: Send + Sync {
     async fn close(&self);
 }
 
+/// Asks web pages, for health gates.
+#[async_trait]
+pub trait Probe: Send + Sync {
+    /// Asks once, within a bounded time, and follows no redirect. Never fails as a whole: what went wrong is an answer, in words.
+    async fn ask(&self, url: &str) -> ProbeAnswer;
+}
+
 /// The boot server.
 #[async_trait]
 pub trait Boot: Send + Sync {
@@ -138,6 +145,14 @@ pub enum WitnessError {
         /// The attempt.
         attempt: AttemptId,
         /// Why.
+        why: &'static str,
+    },
+    /// No more of this is taken for the attempt.
+    #[error("no more words on checks are taken for {attempt}: {why}")]
+    TooMany {
+        /// The attempt.
+        attempt: AttemptId,
+        /// What there is too much of.
         why: &'static str,
     },
     /// It could not be written to the journal.
@@ -163,6 +178,13 @@ pub trait Witness: Send + Sync {
     /// # Errors
     /// [`WitnessError`].
     async fn failed(&self, attempt: &AttemptId, wrote: bool, code: &str, why: &str) -> Result<(), WitnessError>;
+
+    /// Takes what an installed system reports of a check of its own. Returns after it is in the journal. The same word again is taken
+    /// without a second record.
+    ///
+    /// # Errors
+    /// [`WitnessError`]: the attempt is not open, or has not called home; or there were too many words already.
+    async fn checked(&self, attempt: &AttemptId, report: CheckReport) -> Result<(), WitnessError>;
 
     /// Takes note that the system that `attempt` installed on `machine` published values. Returns after it is in the journal. A witness
     /// without a journal takes none.

@@ -18,6 +18,7 @@ const DIRECTION: &[(&str, &str)] = &[
     ("engine", "model manifest plan ports trust"),
     ("git", "model ports trust"),
     ("bmc", "model ports wire"),
+    ("probe", "model ports wire"),
     ("boot", "model ports wire"),
     ("journal", "model ports"),
     ("agent", "model wire"),

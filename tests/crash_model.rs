@@ -237,6 +237,7 @@ impl Model {
             history,
             former,
             alive: &BTreeMap::new(),
+            probes: &Default::default(),
             brake: &Brake::default(),
             deadlines: self.deadlines,
             now,

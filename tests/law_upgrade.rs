@@ -79,6 +79,7 @@ fn an_upgrade_reimages_nothing() {
         history: &history,
         former: None,
         alive: &alive,
+        probes: &BTreeMap::new(),
         brake: &Brake::default(),
         deadlines,
         now,

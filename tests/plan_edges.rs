@@ -29,12 +29,22 @@ fn done(state: &Reimage, power: PowerState, last: Option<(i64, Action)>, second:
         seq: 1,
         evidence: vec![],
         reported: None,
+        checks: Default::default(),
         end: None,
         basis: None,
     };
     let last = last.map(|(second, action)| (at(second), Step { machine: name("m-1"), action, reason: Reason::NewMachine }, Outcome::Done));
     let mode = BootMode::UEFI;
-    let facts = Facts { attempt: &attempt, wanted: true, last: last.as_ref(), alive: None, hands_off: None, mode, deadlines: &deadlines };
+    let facts = Facts {
+        attempt: &attempt,
+        wanted: true,
+        last: last.as_ref(),
+        alive: None,
+        hands_off: None,
+        mode,
+        gates: &[],
+        deadlines: &deadlines,
+    };
     next(at(second), state, &Seen::Known(power), &facts).action
 }
 

@@ -55,6 +55,12 @@ enum Op {
     Tick(u64),
     /// The clock is put a year forward, or back before all that is known.
     Jump(bool),
+    /// A machine gets gates, or none.
+    Gates(usize, u8),
+    /// Its page answers, or does not; it reports its check; its BMC says how it is.
+    Probe(usize, bool),
+    Check(usize, bool),
+    Health(usize, u8),
     /// The local brake: on one machine, on its group (`default`) or on all; or off.
     Hold(usize, u8),
     Turn,
@@ -136,6 +142,10 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..3u8).prop_map(Op::Stranger),
         1 => any::<bool>().prop_map(Op::Jump),
         3 => (0..MACHINES, 0..6u8).prop_map(|(m, what)| Op::Hold(m, what)),
+        2 => (0..MACHINES, 0..8u8).prop_map(|(m, what)| Op::Gates(m, what)),
+        4 => (0..MACHINES, any::<bool>()).prop_map(|(m, ok)| Op::Probe(m, ok)),
+        3 => (0..MACHINES, any::<bool>()).prop_map(|(m, ok)| Op::Check(m, ok)),
+        1 => (0..MACHINES, 0..4u8).prop_map(|(m, health)| Op::Health(m, health)),
         4 => (1..2000u64).prop_map(Op::Tick),
         20 => Just(Op::Turn),
         2 => Just(Op::Crash),
@@ -274,6 +284,20 @@ impl Watched {
                 self.world.now = self.world.now.checked_add(year).unwrap();
             }
             Op::Hold(which, what) => self.hold(*which, *what),
+            Op::Gates(which, what) => self.edit(*which, |machine| machine.gates = gates(*what)),
+            Op::Probe(which, ok) => {
+                let answer = if *ok { ProbeAnswer::Status(200) } else { ProbeAnswer::Failed("refused".to_owned()) };
+                self.world.probe(&self.names[*which].clone(), PAGE, answer, 200);
+            }
+            Op::Check(which, ok) => self.world.checked(&self.names[*which].clone(), "raid", *ok, ""),
+            Op::Health(which, what) => {
+                if let Some(iron) = self.world.iron.get_mut(&self.names[*which]) {
+                    let gap = Seen::Unknown(Unknown::NotReported);
+                    iron.health = [Seen::Known(Health::OK), Seen::Known(Health::Warning), Seen::Known(Health::Critical), gap]
+                        [usize::from(*what)]
+                    .clone();
+                }
+            }
             Op::Turn => self.turn(false),
             Op::Crash => self.turn(true),
         }
@@ -464,8 +488,34 @@ impl Watched {
         }
     }
 
+    /// Who is noted as healthy has shown it, as far as anybody can tell who stands beside: each gate has passed since its call home, and
+    /// what its BMC says now is good enough.
+    fn nobody_is_healthy_too_early(&self, made: &Plan) {
+        for step in made.steps() {
+            let Action::Witness { rung: Rung::Healthy, attempt } = &step.action else { continue };
+            let open = self.world.open(&attempt.machine).unwrap();
+            let home = open.reached(Rung::CalledHome).unwrap();
+            for gate in self.world.fleet.machines.get(&attempt.machine).map(|machine| machine.gates.clone()).unwrap_or_default() {
+                match gate {
+                    Gate::Http { .. } => {
+                        let probed = &self.world.probes[&attempt.machine][PAGE];
+                        assert_eq!(probed.answer, ProbeAnswer::Status(200));
+                        assert!(probed.at >= home && self.world.now.duration_since(probed.at) < SignedDuration::from_mins(2));
+                    }
+                    Gate::Reported { .. } => assert!(open.checks["raid"].ok && open.checks["raid"].at >= home),
+                    Gate::RedfishHealth { .. } => {
+                        let health = self.world.iron[&attempt.machine].health.known().copied();
+                        assert!(matches!(health, Some(Health::OK | Health::Warning)), "{health:?}");
+                    }
+                    Gate::CalledHome { .. } => {}
+                }
+            }
+        }
+    }
+
     fn turn(&mut self, crash: bool) {
         let (made, violations) = self.world.plan();
+        self.nobody_is_healthy_too_early(&made);
         assert_eq!(violations, [], "{}", render_text(&made));
         assert_eq!(self.world.plan().0, made, "the same input gives the same plan");
         let wide = render_text(&made).lines().find(|line| line.chars().count() > 100).map(str::to_owned);
@@ -589,6 +639,20 @@ impl Watched {
 /// `PROPTEST_CASES=20000 cargo test --test plan_law` for a long look.
 fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(300)
+}
+
+/// The page of each machine.
+const PAGE: &str = "http://10.0.0.1/healthz";
+
+/// Which of three gates a machine has.
+fn gates(what: u8) -> Vec<Gate> {
+    let within = SignedDuration::from_mins(10);
+    let all = [
+        Gate::Http { url: PAGE.to_owned(), status: 200, within },
+        Gate::Reported { check: "raid".to_owned(), within },
+        Gate::RedfishHealth { worst: Health::Warning, within },
+    ];
+    all.into_iter().enumerate().filter(|(bit, _)| what & (1 << bit) != 0).map(|(_, gate)| gate).collect()
 }
 
 fn on_claim(install: bool) -> OnClaim {
@@ -790,6 +854,68 @@ fn the_checker_counts_budgets_anew() {
         made.machines.get_mut(&name("m-3")).unwrap().steps = vec![begin("m-3", 1, generation)];
         assert!(check(&made, input).iter().any(|violation| violation.law == 7), "two at once, one is allowed");
     });
+}
+
+/// A machine that called home, with gates of each kind that all pass, and the planner's plan for it; then one of them is changed.
+#[test]
+fn the_checker_reads_gates_anew() {
+    let mut world = World::new();
+    world.add(Machine { install: Some(install("v1", None, 0)), gates: gates(7), ..machine("m-1", 1) });
+    let m = name("m-1");
+    world.turn(false);
+    world.commit("v2");
+    Arc::make_mut(world.fleet.machines.get_mut(&m).unwrap()).install = Some(install("v2", None, 0));
+    world.turn(false);
+    world.probe(&m, PAGE, ProbeAnswer::Status(200), 200);
+    world.checked(&m, "raid", true, "");
+    let early = world.clone();
+    world.tick(1);
+    world.reach(&m, Rung::CalledHome);
+    let attempt = world.open(&m).unwrap().id.clone();
+    // What passed before it called home does not count.
+    assert_eq!(world.plan().0.steps().count(), 0);
+    let stale = (world.probes.clone(), early.history.machines[&m].attempts[0].checks.clone());
+    world.iron.get_mut(&m).unwrap().health = Seen::Known(Health::Warning);
+    world.probe(&m, PAGE, ProbeAnswer::Status(200), 200);
+    world.checked(&m, "raid", true, "again");
+    let (healthy, violations) = world.plan();
+    assert_eq!(violations, []);
+    assert!(healthy.steps().any(|step| matches!(step.action, Action::Witness { rung: Rung::Healthy, .. })));
+    let found = |world: &World, plan: &Plan| world.with_input(|input| check(plan, input));
+    let refuses = |what: &str, change: &dyn Fn(&mut World)| {
+        let mut world = world.clone();
+        change(&mut world);
+        assert!(found(&world, &healthy).iter().any(|violation| violation.law == 7), "{what}");
+        assert!(world.plan().0.steps().all(|step| !matches!(step.action, Action::Witness { .. })), "{what}: by the planner");
+        assert_eq!(world.plan().1, [], "{what}");
+    };
+    refuses("another status", &|world| world.probe(&m, PAGE, ProbeAnswer::Status(204), 200));
+    refuses("no answer", &|world| world.probe(&m, PAGE, ProbeAnswer::Failed("refused".to_owned()), 200));
+    refuses("nobody asked", &|world| world.probes.clear());
+    refuses("an answer from before", &|world| world.probes = stale.0.clone());
+    refuses("an old answer", &|world| {
+        world.tick(180);
+        world.iron.get_mut(&m).unwrap().health = Seen::Known(Health::OK);
+    });
+    refuses("a check that failed", &|world| world.checked(&m, "raid", false, ""));
+    refuses("a check from before", &|world| world.history.machines.get_mut(&m).unwrap().attempts[0].checks = stale.1.clone());
+    refuses("bad health", &|world| world.iron.get_mut(&m).unwrap().health = Seen::Known(Health::Critical));
+    refuses("another machine's health", &|world| world.iron.get_mut(&m).unwrap().serial = Some("OTHER".to_owned()));
+    refuses("no health", &|world| world.iron.get_mut(&m).unwrap().gap = Some(Unknown::NotAsked));
+    // The end: not as done before it is healthy, not as failed at a gate before its time or at one that it does not have.
+    let end = |end: AttemptEnd| {
+        let mut plan = healthy.clone();
+        plan.machines.get_mut(&m).unwrap().steps = vec![step("m-1", Action::EndAttempt { attempt: attempt.clone(), end })];
+        plan
+    };
+    let failed = |code: &str| AttemptEnd::Failed { code: code.to_owned(), why: String::new(), retry: false };
+    for wrong in [AttemptEnd::Done, failed("gate-http"), failed("gate-other")] {
+        assert!(found(&world, &end(wrong.clone())).iter().any(|violation| violation.law == 7), "{wrong}");
+    }
+    assert_eq!(found(&world, &end(AttemptEnd::Superseded)), []);
+    world.tick(600);
+    assert_eq!(found(&world, &end(failed("gate-http"))), []);
+    assert!(!found(&world, &end(failed("gate-other"))).is_empty());
 }
 
 /// The planner is told of no `after`; the checker reads the one that there is.

@@ -15,7 +15,7 @@ use plan_world::*;
 use rackwright::{
     model::*,
     plan::{
-        Deadlines,
+        Deadlines, GateState,
         reimage::{Facts, Next, Reimage, next},
     },
 };
@@ -98,12 +98,32 @@ fn lasts() -> Vec<Option<(Timestamp, Step, Outcome)>> {
     lasts
 }
 
+/// Gates as they can stand: none, all of them passing, or one of each kind failing, which has passed before or has not.
+fn gate_states() -> Vec<Vec<GateState>> {
+    let within = SignedDuration::from_mins(10);
+    let gates = [
+        Gate::RedfishHealth { worst: Health::OK, within },
+        Gate::Reported { check: "raid".to_owned(), within },
+        Gate::Http { url: "http://10.0.0.1/healthz".to_owned(), status: 200, within },
+    ];
+    let state =
+        |gate: &Gate, passes, has_passed| GateState { gate: gate.clone(), passes, has_passed, last: "answers 503, not 200".to_owned() };
+    let home =
+        GateState { gate: Gate::CalledHome { within: SignedDuration::from_mins(20) }, passes: true, has_passed: true, last: String::new() };
+    let all = gates.iter().map(|gate| state(gate, true, true)).chain([home]).collect();
+    let failing = gates.iter().flat_map(|gate| [true, false].map(|passed| vec![state(gate, false, passed)]));
+    [vec![], all].into_iter().chain(failing).collect()
+}
+
 /// Calls `each` with every state, power, last step, wish, report and time that makes a difference.
 fn walk(mut each: impl FnMut(&Reimage, &Seen<PowerState>, &Facts<'_>, Timestamp, Next)) {
     let deadlines = Deadlines::default();
     let reported = AttemptEnd::Failed { code: "disk-write".to_owned(), why: String::new(), retry: false };
     let id = AttemptId { machine: name("web-1"), number: 1 };
+    let gates = gate_states();
     for state in states() {
+        // Before that nobody looks at them.
+        let gates = if state.rung() < Some(Rung::Written) { &gates[..1] } else { &gates };
         for power in powers() {
             for last in lasts() {
                 for bits in 0..8 {
@@ -116,16 +136,18 @@ fn walk(mut each: impl FnMut(&Reimage, &Seen<PowerState>, &Facts<'_>, Timestamp,
                         seq: 1,
                         evidence: vec![],
                         reported: (bits & 1 != 0).then(|| (at(SINCE), reported.clone())),
+                        checks: BTreeMap::new(),
                         end: None,
                     };
                     let hands_off = (bits & 4 != 0).then_some("it is suspended");
                     for later in [1, 61, 121, 100_000] {
-                        let wanted = bits & 2 == 0;
-                        let mode = BootMode::UEFI;
-                        let facts =
-                            Facts { attempt: &attempt, wanted, last: last.as_ref(), alive: None, hands_off, mode, deadlines: &deadlines };
-                        let now = at(SINCE + later);
-                        each(&state, &power, &facts, now, next(now, &state, &power, &facts));
+                        for gates in gates {
+                            let wanted = bits & 2 == 0;
+                            let (mode, last, deadlines) = (BootMode::UEFI, last.as_ref(), &deadlines);
+                            let facts = Facts { attempt: &attempt, wanted, last, alive: None, hands_off, mode, gates, deadlines };
+                            let now = at(SINCE + later);
+                            each(&state, &power, &facts, now, next(now, &state, &power, &facts));
+                        }
                     }
                 }
             }
@@ -152,6 +174,11 @@ fn it_keeps_its_guarantees_in_every_state_and_under_every_observation() {
         let over = matches!(state, Reimage::Ended { .. });
         assert!(over || action.is_some() || turn.waiting.is_some(), "neither a step nor a wait: {state:?} {power:?}");
         assert!(!over || action.is_none(), "a step after the end");
+        let healthy = matches!(action, Some(Action::Witness { rung: Rung::Healthy, .. }));
+        assert!(!healthy || facts.gates.iter().all(|gate| gate.passes), "healthy before its gates: {turn:?}");
+        if let Some(Action::EndAttempt { end: AttemptEnd::Failed { code, retry, .. }, .. }) = action {
+            assert!(!code.starts_with("gate-") || !retry, "a reinstall does not help against a gate");
+        }
     });
 }
 
@@ -249,17 +276,25 @@ fn diagram() -> String {
 fn waits() -> String {
     let mut out = "| state | waits for | at most | then |\n|---|---|---|---|\n".to_owned();
     let mut rows: BTreeMap<usize, (String, String, String, String)> = BTreeMap::new();
-    let plain = |facts: &Facts<'_>| facts.wanted && facts.attempt.reported.is_none() && facts.hands_off.is_none() && facts.last.is_none();
+    let plain = |facts: &Facts<'_>| {
+        facts.wanted
+            && facts.attempt.reported.is_none()
+            && facts.hands_off.is_none()
+            && facts.last.is_none()
+            && (facts.gates.is_empty() || facts.gates.iter().any(|gate| !gate.passes))
+    };
     walk(|state, power, facts, now, turn| {
         let row = rows.entry(order(state)).or_default();
         row.0 = title(state);
         if let (true, Seen::Unknown(_), Some(Waiting { why, until })) = (plain(facts), power, &turn.waiting) {
-            row.1 = why.clone();
+            row.1 = if title(state) == "CalledHome" { "its health gates".to_owned() } else { why.clone() };
             row.2 = format!("{:#}", until.unwrap().duration_since(at(SINCE)));
         }
-        if let (true, true, Some(Action::EndAttempt { end: AttemptEnd::Failed { code, retry, .. }, .. })) =
-            (plain(facts), now > at(SINCE + 90_000), &turn.action)
-        {
+        if let (true, true, Some(Action::EndAttempt { end: AttemptEnd::Failed { code, retry, .. }, .. })) = (
+            plain(facts),
+            now > at(SINCE + 90_000) && !matches!(state, Reimage::CalledHome { generation: g, .. } if *g != generation("v1")),
+            &turn.action,
+        ) {
             row.3 = format!("`{code}`, {}", if *retry { "tried again" } else { "quarantined" });
         }
     });

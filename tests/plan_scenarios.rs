@@ -81,6 +81,8 @@ impl Scenario {
             "reach" => names(rest[0]).iter().for_each(|name| self.world.reach(name, rung(rest[1]))),
             "home-as" => self.home_as(rest),
             "report" => names(rest[0]).iter().for_each(|name| self.world.report(name, rest[1], rest.contains(&"wrote"))),
+            "probe" => names(rest[0]).iter().for_each(|name| self.probe(name, rest[1])),
+            "check" => names(rest[0]).iter().for_each(|name| self.world.checked(name, rest[1], rest[2] == "ok", &rest[3..].join(" "))),
             "progress" => self.progress(rest),
             "publish" => names(rest[0]).iter().for_each(|name| self.world.publish(name, rest[1])),
             "lose" => names(rest[0]).iter().for_each(|name| self.world.lose(name, rest[1])),
@@ -191,6 +193,7 @@ impl Scenario {
                 "anonymous" => iron.identity_gap = true,
                 "serial" => iron.serial = Some(rest[2].to_owned()),
                 "mac" => iron.macs = vec![rest[2].parse().unwrap()],
+                "health" => iron.health = Seen::Known(health(rest[2])),
                 "override" if rest[2] == "none" => iron.boot_override = None,
                 "override" => iron.boot_override = Some((rest[2].to_owned(), rest[3].to_owned())),
                 "firmware" => iron.firmware.push(FirmwareVersion { name: rest[2].to_owned(), version: rest[3].to_owned() }),
@@ -212,6 +215,16 @@ impl Scenario {
         let generation = install(rest[1], None, 0).generation;
         let attempt = self.world.open(&plan_world::name(rest[0])).unwrap().id.clone();
         self.world.append(Fact::Saw { attempt, evidence: Evidence::CalledHome { generation, digest: None } });
+    }
+
+    /// Each page of a machine's gates answers with a status, or not at all.
+    fn probe(&mut self, name: &MachineName, what: &str) {
+        let answer = what.parse().map_or_else(|_| ProbeAnswer::Failed(format!("connection {what}")), ProbeAnswer::Status);
+        for gate in self.world.fleet.machines[name].gates.clone() {
+            if let Gate::Http { url, status, .. } = gate {
+                self.world.probe(name, &url, answer.clone(), status);
+            }
+        }
     }
 
     fn progress(&mut self, rest: &[&str]) {
@@ -349,6 +362,7 @@ fn set(machine: &mut Machine, key: &str, value: &str) {
             machine.nics.push(nic);
         }
         "mac" => machine.nics[0].mac = value.parse().unwrap(),
+        "gates" => machine.gates = value.split(',').filter(|text| *text != "none").map(|text| gate(machine, text)).collect(),
         "suspend" => machine.suspend = value == "yes",
         "disk" => machine.disks.system = (value != "none").then(|| DiskHint { serial: Some(value.to_owned()), ..DiskHint::default() }),
         "power" => {
@@ -359,6 +373,27 @@ fn set(machine: &mut Machine, key: &str, value: &str) {
             }
         }
         other => panic!("unknown field {other}"),
+    }
+}
+
+/// `home:20m`, `http:10m`, `health=OK:10m`, `reported=raid:10m`.
+fn gate(machine: &Machine, text: &str) -> Gate {
+    let (what, within) = text.split_once(':').unwrap();
+    let within = within.parse().unwrap();
+    match what.split_once('=') {
+        None if what == "home" => Gate::CalledHome { within },
+        None => Gate::Http { url: format!("{what}://{}/healthz", machine.nics[0].address.unwrap()), status: 200, within },
+        Some(("health", worst)) => Gate::RedfishHealth { worst: health(worst), within },
+        Some((_, check)) => Gate::Reported { check: check.to_owned(), within },
+    }
+}
+
+fn health(text: &str) -> Health {
+    match text {
+        "OK" => Health::OK,
+        "Warning" => Health::Warning,
+        "Critical" => Health::Critical,
+        other => panic!("unknown health {other}"),
     }
 }
 

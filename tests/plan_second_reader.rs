@@ -845,6 +845,25 @@ fn handoffs(page: &mut Page) {
     page.stale("a template that uses a value, in a write", &open(Rung::Writing), asks);
 }
 
+fn gates(page: &mut Page) {
+    let id = || AttemptId { machine: name("m-1"), number: 1 };
+    let healthy = || one("m-1", Action::Witness { attempt: id(), rung: Rung::Healthy });
+    let ends = |end| one("m-1", Action::EndAttempt { attempt: id(), end });
+    let failed = |code: &str| AttemptEnd::Failed { code: code.to_owned(), why: String::new(), retry: false };
+    let mut home = open(Rung::CalledHome);
+    page.case("booted, and noted as healthy", &open(Rung::BootedFromDisk), healthy());
+    page.case("called home, and ends as done", &home, ends(AttemptEnd::Done));
+    let within = SignedDuration::from_mins(10);
+    edit(&mut home, "m-1", |machine| machine.gates = vec![Gate::Reported { check: "raid".to_owned(), within }]);
+    page.case("at its gate, and noted as healthy", &home, healthy());
+    page.case("at its gate, and fails there at once", &home, ends(failed("gate-reported")));
+    home.tick(601);
+    page.case("at its gate for too long", &home, |_| {});
+    page.case("at its gate for too long, and fails at another", &home, ends(failed("gate-http")));
+    home.checked(&name("m-1"), "raid", true, "");
+    page.case("its gate passes", &home, |_| {});
+}
+
 /// Machines that are taken out of service.
 fn wipes(page: &mut Page) {
     let wiped = Generation::of_wipe("Zero", b"", 0);
@@ -866,7 +885,7 @@ fn every_sentence_of_the_second_reader_is_said() {
     let mut page = Page::default();
     for part in [
         form, touched, identity, claims, releases, begins, attempts, tickets, budgets, order, closed, brake, replaced, renames, later,
-        drift, handoffs, wipes,
+        drift, handoffs, wipes, gates,
     ] {
         part(&mut page);
     }

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use rackwright::{
     boot::{self, Server},
     model::{
-        AttemptId, BootMode, BootTable, CommitId, DhcpMode, Digest, DiskHint, Evidence, Generation, Image, ImageFormat, Install, Mac,
-        MachineName, Network, PowerState, Progress, Reservation, Rung, SignedDuration, Ticket, Timestamp, Work,
+        AttemptId, BootMode, BootTable, CheckReport, CommitId, DhcpMode, Digest, DiskHint, Evidence, Generation, Image, ImageFormat,
+        Install, Mac, MachineName, Network, PowerState, Progress, Reservation, Rung, SignedDuration, Ticket, Timestamp, Work,
     },
     ports::{Boot as _, Witness, WitnessError},
     sim::{Activity, Config, MachineReport, Simulator},
@@ -40,6 +40,9 @@ impl Witness for Recorder {
     }
     async fn failed(&self, attempt: &AttemptId, wrote: bool, code: &str, _why: &str) -> Result<(), WitnessError> {
         self.failed.lock().unwrap().push((attempt.clone(), wrote, code.to_owned()));
+        Ok(())
+    }
+    async fn checked(&self, _: &AttemptId, _: CheckReport) -> Result<(), WitnessError> {
         Ok(())
     }
     fn progress(&self, _: &AttemptId, _: Progress) {}

@@ -62,6 +62,7 @@ impl Quiet {
             history: &self.history,
             former,
             alive: &BTreeMap::new(),
+            probes: &BTreeMap::new(),
             brake: &Default::default(),
             deadlines: Deadlines::default(),
             now: self.now,

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use crate::{
     boot::{Config, facts::ServerFacts, state::State, tokens::Tokens},
     model::{
-        AttemptId, BootTable, CommitId, Digest, DiskHint, Evidence, Fingerprint, Generation, Image, ImageFormat, Install, Mac, MachineName,
-        Network, Progress, Reservation, Ticket, Timestamp, Work,
+        AttemptId, BootTable, CheckReport, CommitId, Digest, DiskHint, Evidence, Fingerprint, Generation, Image, ImageFormat, Install, Mac,
+        MachineName, Network, Progress, Reservation, Ticket, Timestamp, Work,
     },
     ports::{Witness, WitnessError},
 };
@@ -108,6 +108,10 @@ impl Witness for Deaf {
     }
 
     async fn failed(&self, _: &AttemptId, _: bool, _: &str, _: &str) -> Result<(), WitnessError> {
+        Ok(())
+    }
+
+    async fn checked(&self, _: &AttemptId, _: CheckReport) -> Result<(), WitnessError> {
         Ok(())
     }
 

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use serde::Deserialize;
 
-use super::yaml;
+use super::{secrets::Limits, yaml};
 use crate::{
     api, bmc, boot, engine,
     git::{self, RemoteUrl},
     journal::BrakeFile,
     model::SiteName,
-    plan,
+    plan, probe,
 };
 
 /// Where the configuration is looked for when nobody says: here, then system-wide.
@@ -33,9 +33,15 @@ pub struct Config {
     /// BMCs.
     #[serde(default)]
     pub bmc: bmc::Config,
+    /// Web pages of health gates.
+    #[serde(default)]
+    pub probe: probe::Config,
     /// The read-only API.
     #[serde(default)]
     pub api: api::Config,
+    /// Which files and variables of this host the fleet's secrets may name.
+    #[serde(default)]
+    pub secrets: Limits,
     /// How often and how many at a time.
     #[serde(default)]
     pub pace: engine::Pace,
@@ -58,7 +64,12 @@ impl Config {
             },
         };
         let mut config: Self = yaml::read(&file, "configuration")?;
-        config.resolve_paths(file.parent().unwrap_or(Path::new("")));
+        let base = file.parent().unwrap_or(Path::new(""));
+        config.resolve_paths(base);
+        let (state, repository) = (config.state_dir.clone(), &config.repository);
+        let keys = [&repository.ssh_key, &repository.password_file].into_iter().flatten().cloned();
+        let own = [state, file.clone()].into_iter().chain(keys).collect();
+        config.secrets.resolve(base, own);
         Ok(config)
     }
 
@@ -72,7 +83,8 @@ impl Config {
         }
         let mut paths = vec![&mut self.state_dir];
         paths.extend([&mut repository.ssh_key, &mut repository.known_hosts, &mut repository.password_file].into_iter().flatten());
-        paths.extend([&mut repository.ca_file, &mut repository.allowed_signers, &mut self.bmc.ca_file].into_iter().flatten());
+        let files = [&mut repository.ca_file, &mut repository.allowed_signers, &mut self.bmc.ca_file, &mut self.probe.ca_file];
+        paths.extend(files.into_iter().flatten());
         if let Some(boot) = &mut self.boot {
             paths.push(&mut boot.files);
             paths.extend([&mut boot.localboot, &mut boot.images, &mut boot.kernel, &mut boot.initramfs].into_iter().flatten());

@@ -72,6 +72,10 @@ pub(super) fn tell(fact: &Fact) -> String {
         Fact::Reported { attempt, wrote, code, why } => {
             format!("{attempt}: failure reported ({code}{}): {why}", if *wrote { ", disk was written" } else { "" })
         }
+        Fact::Checked { attempt, check, ok, message } => {
+            let colon = if message.is_empty() { "" } else { ": " };
+            format!("{attempt}: check {check} {}{colon}{message}", if *ok { "passed" } else { "failed" })
+        }
         Fact::Concluded { attempt, end } => format!("attempt {attempt} ended: {end}"),
         Fact::Published { attempt, names, .. } => format!("{attempt}: its system published {}", list(names)),
         Fact::ValuesLost { attempt, names, .. } => format!("{attempt}: what its system published is lost: {}", list(names)),

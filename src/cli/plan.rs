@@ -91,6 +91,7 @@ pub fn run(args: &Args) -> anyhow::Result<Done> {
         seen: &seen,
         history: &history,
         alive: &BTreeMap::new(),
+        probes: &BTreeMap::new(),
         former: former.as_ref(),
         brake: &brake,
         deadlines,

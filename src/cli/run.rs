@@ -18,6 +18,7 @@ use crate::{
     git::{GitNotes, GitSource, remove_left_locks},
     journal::SqliteJournal,
     ports::{Boot, Journal, Notes},
+    probe::HttpProbe,
 };
 
 /// Follow a fleet repository: observe, plan, act, report, until told to stop.
@@ -95,7 +96,7 @@ impl Controller {
         let live = live.await.context("can't read the journal")?;
         let listener = api::bind(&config.api).await?;
         let api = listener.local_addr()?;
-        let secrets = Arc::new(LocalSecrets::default());
+        let secrets = Arc::new(LocalSecrets::within(config.secrets.clone()));
         let clone = config.clone_dir();
         remove_left_locks(&clone).with_context(|| format!("can't remove locks that were left behind in our clone {}", clone.display()))?;
         let source = Arc::new(GitSource::open(config.repository.clone(), &clone)?);
@@ -110,7 +111,15 @@ impl Controller {
         };
         let stop = CancellationToken::new();
         let serving = tokio::spawn(api::serve(listener, live.clone(), stop.clone()));
-        let ports = Ports { source, bmc, boot: boot.clone().map(|server| server as Arc<dyn Boot>), notes: Some(notes), secrets, clock };
+        let ports = Ports {
+            source,
+            bmc,
+            boot: boot.clone().map(|server| server as Arc<dyn Boot>),
+            notes: Some(notes),
+            secrets,
+            probe: Arc::new(HttpProbe::new(&config.probe)?),
+            clock,
+        };
         tracing::info!(site = %config.site, repository = config.repository.url.as_str(), branch = config.repository.branch, api = %format_args!("http://{api}"), boot = boot.is_some(), "controller runs");
         let config = engine::Config { site: config.site, pace: config.pace, deadlines: config.deadlines };
         let engine = Engine::start(config, live.clone(), ports).await;

@@ -416,6 +416,7 @@ mod tests {
             history: &history,
             former: Some(&before),
             alive: &alive,
+            probes: &BTreeMap::new(),
             brake: &Brake::default(),
             deadlines: plan::Deadlines::default(),
             now: at,

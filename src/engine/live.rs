@@ -9,11 +9,17 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
 
-use super::{Ledger, brake::BrakeWatch, clock::ClockWatch, observe::Observations};
+use super::{
+    Ledger,
+    brake::BrakeWatch,
+    clock::ClockWatch,
+    gatekeeper::{self, Probed},
+    observe::Observations,
+};
 use crate::{
     model::{
-        Action, AttemptId, Evidence, Fact, HandoffName, History, MachineHistory, MachineName, Outcome, Plan, Progress, SignedDuration,
-        Status, Timestamp,
+        Action, AttemptId, CheckReport, Evidence, Fact, HandoffName, History, MachineHistory, MachineName, Outcome, Plan, Progress,
+        SignedDuration, Status, Timestamp,
     },
     ports::{BrakeLever, Clock, Journal, JournalError, Witness, WitnessError},
 };
@@ -36,6 +42,8 @@ pub struct Live {
     pub ledger: Ledger,
     /// What was last seen of each machine.
     pub seen: Observations,
+    /// What the last probes found.
+    pub(super) probes: Probed,
     /// Longest that one order to one BMC may take.
     pub order_limit: Duration,
     pub(super) wake: Notify,
@@ -68,6 +76,7 @@ impl Live {
         Ok(Arc::new(Self {
             ledger,
             seen: Observations::default(),
+            probes: Probed::default(),
             order_limit,
             wake: Notify::new(),
             view: watch::Sender::new(None),
@@ -247,6 +256,20 @@ impl Witness for Live {
         let written = self.ledger.decide(now, &attempt.machine, decide).await?;
         if written {
             tracing::warn!(%attempt, wrote, code, why, "install failed");
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    async fn checked(&self, attempt: &AttemptId, report: CheckReport) -> Result<(), WitnessError> {
+        let (about, said) = (attempt.clone(), report.clone());
+        let decide = move |history: &History, _: &BTreeSet<AttemptId>| {
+            let commit = commit_of(history, &about)?;
+            Ok::<_, WitnessError>(gatekeeper::word(history, &about, said)?.map(|fact| (commit, fact)))
+        };
+        let written = self.ledger.decide(self.clock.now(), &attempt.machine, decide).await?;
+        if written {
+            tracing::info!(%attempt, check = report.check, ok = report.ok, "check reported");
             self.wake.notify_one();
         }
         Ok(())

@@ -9,6 +9,7 @@ mod act;
 mod brake;
 mod clock;
 mod gate;
+mod gatekeeper;
 mod known;
 mod ledger;
 mod live;
@@ -36,7 +37,7 @@ use serde::Deserialize;
 use crate::{
     model::SiteName,
     plan::Deadlines,
-    ports::{Bmc, Boot, Clock, Notes, Secrets, Source},
+    ports::{Bmc, Boot, Clock, Notes, Probe, Secrets, Source},
 };
 
 /// How the engine works. Part of the controller's configuration.
@@ -60,6 +61,8 @@ pub struct Pace {
     pub observe_busy_seconds: f64,
     /// BMCs that are talked to at a time.
     pub bmc_concurrency: usize,
+    /// Seconds between two probes of a web page that a health gate waits for; at least 1.
+    pub probe_seconds: f64,
     /// Least seconds between two pushes of notes.
     pub notes_seconds: f64,
 }
@@ -71,6 +74,7 @@ impl Default for Pace {
             observe_seconds: 30.0,
             observe_busy_seconds: 2.0,
             bmc_concurrency: 256,
+            probe_seconds: 5.0,
             notes_seconds: 30.0,
         }
     }
@@ -96,6 +100,8 @@ pub struct Ports {
     pub notes: Option<Arc<dyn Notes>>,
     /// Credentials of BMCs.
     pub secrets: Arc<dyn Secrets>,
+    /// Asks the web pages of health gates.
+    pub probe: Arc<dyn Probe>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }

@@ -18,11 +18,11 @@ use crate::{
     manifest,
     model::{
         AttemptId, BmcTarget, BootMode, Brake, Commit, CommitId, Evidence, Fact, FileEntry, FileKind, Files, Fleet, Hold, HoldScope,
-        MachineName, Observation, Record, RetryClass, SecretName, Snapshot, Timestamp, Unknown,
+        MachineName, Observation, ProbeAnswer, Record, RetryClass, SecretName, Snapshot, Timestamp, Unknown,
     },
     ports::{
-        Bmc, BmcError, BrakeLever, Clock, Credential, Journal, JournalError, Notes, NotesError, PowerCommand, SecretError, Secrets, Source,
-        SourceError,
+        Bmc, BmcError, BrakeLever, Clock, Credential, Journal, JournalError, Notes, NotesError, PowerCommand, Probe, SecretError, Secrets,
+        Source, SourceError,
     },
 };
 
@@ -277,6 +277,16 @@ impl Secrets for NoSecrets {
     }
 }
 
+/// Nobody answers it.
+struct Silent;
+
+#[async_trait]
+impl Probe for Silent {
+    async fn ask(&self, _: &str) -> ProbeAnswer {
+        ProbeAnswer::Failed("nobody answers".to_owned())
+    }
+}
+
 /// Ports of which a test replaces what it is about.
 pub fn ports() -> Ports {
     Ports {
@@ -285,6 +295,7 @@ pub fn ports() -> Ports {
         boot: None,
         notes: None,
         secrets: Arc::new(NoSecrets),
+        probe: Arc::new(Silent),
         clock: Arc::new(Stands::default()),
     }
 }

@@ -11,6 +11,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     Config, Live, Ports, View,
     act::Actors,
+    gatekeeper::Gatekeeper,
     note,
     noter::Noter,
     observe::Observers,
@@ -44,6 +45,7 @@ pub struct Engine {
     ports: Ports,
     follower: Follower,
     observers: Observers,
+    gatekeeper: Gatekeeper,
     actors: Actors,
     origin: Origin,
     noter: Option<Noter>,
@@ -55,9 +57,10 @@ impl Engine {
         let origin = Origin::find(&live, &ports).await;
         let follower = Follower::start(live.clone(), &ports).await;
         let observers = Observers::new(live.clone(), ports.bmc.clone(), ports.clock.clone(), config.pace);
+        let gatekeeper = Gatekeeper::new(live.clone(), ports.probe.clone(), ports.clock.clone(), config.pace);
         let actors = Actors::new(live.clone(), ports.clone(), config.pace.bmc_concurrency);
         live.begin();
-        Self { config, live, ports, follower, observers, actors, origin, noter: None }
+        Self { config, live, ports, follower, observers, gatekeeper, actors, origin, noter: None }
     }
 
     /// Turns until `stop`, then ends in order: no new step, orders on their way are waited for, notes are pushed, sessions closed.
@@ -108,6 +111,7 @@ impl Engine {
         self.owe_notes(&change, now);
         let Some(force) = self.follower.in_force().cloned() else { return false };
         self.observers.follow(&force.fleet);
+        self.gatekeeper.follow(&force.fleet);
 
         let brake = self.live.brake().position();
         let (plan, since) = self.plan(&force, &brake, now);
@@ -138,7 +142,7 @@ impl Engine {
     /// The plan, and the number of the last record that it rests on.
     fn plan(&self, force: &InForce, brake: &Brake, now: Timestamp) -> (Plan, u64) {
         let seen = self.live.seen.read();
-        let progress = self.live.progress_now();
+        let (progress, probes) = (self.live.progress_now(), self.live.probes.now());
         self.live.ledger.with(|history| {
             let alive = signs_of_life(history, &progress, self.live.since());
             let input = Input {
@@ -148,6 +152,7 @@ impl Engine {
                 seen: &seen,
                 history,
                 alive: &alive,
+                probes: &probes,
                 former: force.former.as_deref(),
                 brake,
                 deadlines: self.config.deadlines,

@@ -10,7 +10,6 @@ use super::{
 
 /// Fields that the design has and this version doesn't act on. Accepting them silently would promise what is not done.
 const PLANNED: &[&str] = &[
-    "gates",
     "budget",
     "bios",
     "biosAttributes",

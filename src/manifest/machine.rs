@@ -73,12 +73,17 @@ impl<'a> Reader<'a> {
             boot: BootSettings { mode: settings.mode.unwrap_or_default() },
             on_claim: spec.on_claim,
             suspend: spec.suspend,
+            gates: Vec::new(),
             upkeep: Upkeep { on_config_change: settings.on_config_change.unwrap_or_default(), firmware: settings.firmware.clone() },
             handoffs: Handoffs { publishes: settings.publishes.clone().unwrap_or_default(), ..Default::default() },
         };
         match &spec.decommission {
             Some(stated) => stated.apply(&mut machine, spec.rebuild, self.doc.number, &mut self.faults),
             None => machine.install = self.install(&machine, &settings),
+        }
+        // One that is never installed passes none.
+        if machine.install.is_some() {
+            machine.gates = self.world.gates.of(&machine, &self.world.rollouts, &mut self.faults);
         }
         let user_data = machine.install.as_ref().and_then(|install| install.user_data.as_deref());
         // What is damaged has been told, and is not rendered.
@@ -251,17 +256,7 @@ impl<'a> Reader<'a> {
 
     /// `None` after a fault: a machine must never be installed without the configuration that was meant for it.
     fn user_data(&mut self, machine: &Machine, path: &str) -> Option<String> {
-        let boot = machine.boot_nic();
-        let input = MachineInput {
-            name: machine.name.as_str(),
-            labels: &machine.labels,
-            place: (&machine.place).into(),
-            serial: machine.identity.serial.as_deref(),
-            uuid: machine.identity.uuid.as_deref(),
-            address: boot.and_then(|nic| nic.address).map(|address| address.to_string()),
-            mac: boot.map(|nic| nic.mac.to_string()),
-            nics: machine.nics.iter().map(Into::into).collect(),
-        };
+        let (boot, input) = (machine.boot_nic(), input(machine));
         let network = boot.and_then(|nic| self.world.network_inputs.get(nic.network.as_ref()?));
         let profile = machine.profile.as_ref().map(|name| name.as_str());
         match self.world.templates.render(path, &input, profile, network)? {
@@ -271,6 +266,21 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+}
+
+/// What `machine` is in a template.
+pub(super) fn input(machine: &Machine) -> MachineInput<'_> {
+    let boot = machine.boot_nic();
+    MachineInput {
+        name: machine.name.as_str(),
+        labels: &machine.labels,
+        place: (&machine.place).into(),
+        serial: machine.identity.serial.as_deref(),
+        uuid: machine.identity.uuid.as_deref(),
+        address: boot.and_then(|nic| nic.address).map(|address| address.to_string()),
+        mac: boot.map(|nic| nic.mac.to_string()),
+        nics: machine.nics.iter().map(Into::into).collect(),
     }
 }
 
@@ -301,7 +311,7 @@ fn bmc_hint(text: &str) -> String {
 }
 
 /// A host name or address with an optional port, and nothing else: no path, no user, no query.
-fn is_host(text: &str) -> bool {
+pub(super) fn is_host(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, rest)) if host.parse::<std::net::Ipv6Addr>().is_ok() => {
             ("v6", rest.strip_prefix(':').or(rest.is_empty().then_some("443")))

@@ -21,6 +21,7 @@ mod drift;
 mod edit;
 mod explain;
 mod fault;
+mod gates;
 mod handoff;
 mod load;
 mod machine;

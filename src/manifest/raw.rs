@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 pub(crate) use super::{
     decommission::Decommission,
+    gates::Gate,
     raw_rollout::{Breaker, Budgets, MaxDestructive, MaxUnavailable, PerLabel, RolloutSpec, Window},
     scalars::{AmountText, Freeze, Labels, SizeText, Text},
     signatures::SignaturesSpec,
@@ -95,6 +96,9 @@ pub(crate) struct FleetSpec {
     pub(crate) budgets: Budgets,
     /// When machines may be reinstalled or switched off: of machines that no rollout selects, and of rollouts that state none.
     pub(crate) windows: Option<Vec<Window>>,
+    /// What has to hold of a machine after an install before it counts as healthy: of machines that no rollout selects, and of rollouts
+    /// that state none.
+    pub(crate) gates: Option<Vec<Gate>>,
     /// Nothing is begun anywhere: `true`, or until when and why.
     pub(crate) freeze: Option<Freeze>,
     /// Who may sign commits. Without it, whoever may push may change the fleet.

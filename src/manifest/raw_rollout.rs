@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::after::After;
+use super::gates::Gate;
 use super::scalars::{AmountText, Freeze, Labels};
 use crate::model::Weekday;
 
@@ -87,6 +88,9 @@ pub(crate) struct RolloutSpec {
     pub(crate) waves: Vec<AmountText>,
     /// How long the last machine of a wave has to be healthy before the next begins, such as `30m`.
     pub(crate) soak: Option<String>,
+    /// What has to hold of a machine after an install before it counts as healthy, all of it at the same time. Without it the Fleet's gates;
+    /// an empty list is none.
+    pub(crate) gates: Option<Vec<Gate>>,
     /// When its machines may be reinstalled or switched off. Without it the Fleet's windows; an empty list is at any time.
     pub(crate) windows: Option<Vec<Window>>,
     /// Nothing of it is begun: `true`, or until when and why.

@@ -12,6 +12,7 @@ use minijinja::Value;
 use super::{
     budgets, drift,
     fault::{At, Fault, Path, path_to},
+    gates::Gates,
     merged::{self, Own, Profiles},
     names::Names,
     parse::Doc,
@@ -54,6 +55,7 @@ pub(crate) struct World<'a> {
     pub(crate) rollouts: BTreeMap<RolloutName, Rollout>,
     pub(crate) secrets: BTreeMap<SecretName, SecretSource>,
     pub(crate) templates: Templates<'a>,
+    pub(crate) gates: Gates<'a>,
 }
 
 type Faults<'a> = Vec<(&'a str, Fault)>;
@@ -72,6 +74,7 @@ impl<'a> World<'a> {
             .filter_map(|source| Some((source.name(), Own::read(source.file, source.doc, &names, exists, faults)?)))
             .collect();
         let rollouts = budgets::rollouts(of(Kind::Rollout), &names, &settings, faults);
+        let gates = Gates::read(of(Kind::Fleet).chain(of(Kind::Rollout)), faults);
         Self {
             images: of(Kind::Image).filter_map(|source| image(source, faults)).collect(),
             network_inputs: networks.iter().map(|(name, network)| (name.clone(), network_input(network))).collect(),
@@ -82,6 +85,7 @@ impl<'a> World<'a> {
             networks,
             rollouts,
             templates,
+            gates,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What one more line of the journal says of a machine.
 
+use std::collections::BTreeMap;
+
 use super::{
     Action, Attempt, AttemptEnd, AttemptId, Basis, CommitId, Damping, Evidence, Fact, Generation, MachineHistory, Outcome, Reason,
     RetryClass, Rung, Step, Timestamp,
@@ -57,6 +59,7 @@ impl MachineHistory {
                 seq,
                 evidence: Vec::new(),
                 reported: None,
+                checks: BTreeMap::new(),
                 end: None,
             }),
             Fact::Saw { attempt, evidence } => self.saw(at, attempt, evidence),
@@ -67,6 +70,7 @@ impl MachineHistory {
                     attempt.reported.get_or_insert((at, end));
                 }
             }
+            Fact::Checked { attempt, check, ok, message } => self.checked(at, attempt, check, *ok, message),
             Fact::Concluded { attempt, end } => {
                 if let Some(attempt) = self.attempt_mut(attempt) {
                     attempt.end = Some((at, end.clone()));
@@ -132,6 +136,12 @@ impl MachineHistory {
     /// Its disk holds something else now.
     fn holds(&mut self, installed: Option<Generation>, basis: Option<Basis>) {
         (self.installed, self.basis) = (installed, basis);
+    }
+
+    fn checked(&mut self, at: Timestamp, attempt: &AttemptId, check: &str, ok: bool, message: &str) {
+        if let Some(attempt) = self.attempt_mut(attempt) {
+            attempt.checked(at, check, ok, message);
+        }
     }
 
     fn attempt_mut(&mut self, id: &AttemptId) -> Option<&mut Attempt> {

@@ -226,7 +226,9 @@ impl fmt::Display for Held {
                 write!(f, "wave {wave} of {of} of {rollout} begins when the machines before it are healthy: {settled} of {before} are done")
             }
             Held::Paused { rollout } => write!(f, "rollout {rollout} is paused until a commit takes `paused` away"),
-            Held::Quarantined { attempt, code, why } => write!(f, "quarantined: {attempt} failed ({code}): {why}"),
+            Held::Quarantined { attempt, code, why } => {
+                write!(f, "quarantined: {attempt} failed ({code}): {why}{}", what_then(code))
+            }
             Held::ConfigurationUnclear { installed, desired } => unclear(f, installed, desired),
             Held::Damped { class, corrections, since, until } => damped(f, *class, *corrections, *since, *until),
             Held::Unlawful { law, what } => {
@@ -238,6 +240,12 @@ impl fmt::Display for Held {
             }
         }
     }
+}
+
+/// What to do about a failure, where that is not plain. At a gate the disk holds the right bytes, so nothing but another install looks at it
+/// again.
+fn what_then(code: &str) -> &'static str {
+    if code.starts_with("gate-") { ". Mend that, then commit a higher `rebuild` to install it again" } else { "" }
 }
 
 fn unclear(f: &mut fmt::Formatter<'_>, installed: &Generation, desired: &Generation) -> fmt::Result {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, AttemptEnd, AttemptId, Basis, CommitId, DiskProof, Evidence, Generation, HandoffName, MachineName, Outcome, Published, Rung,
-    Step, Timestamp,
+    Action, AttemptEnd, AttemptId, Basis, Checked, CommitId, DiskProof, Evidence, Generation, HandoffName, MachineName, Outcome, Published,
+    Rung, Step, Timestamp,
 };
 
 /// One line of the journal.
@@ -111,6 +111,17 @@ pub enum Fact {
         /// Why.
         why: String,
     },
+    /// The installed system reported a check of its own. The last word on each check counts.
+    Checked {
+        /// The attempt that installed it.
+        attempt: AttemptId,
+        /// The check's name.
+        check: String,
+        /// Whether it passed.
+        ok: bool,
+        /// What it found.
+        message: String,
+    },
     /// An attempt ended.
     Concluded {
         /// The attempt.
@@ -151,9 +162,11 @@ impl Fact {
             | Fact::Ended { machine, .. } => machine,
             Fact::Renamed { to, .. } => to,
             Fact::Intended { step } => &step.machine,
-            Fact::Began { attempt, .. } | Fact::Saw { attempt, .. } | Fact::Reported { attempt, .. } | Fact::Concluded { attempt, .. } => {
-                &attempt.machine
-            }
+            Fact::Began { attempt, .. }
+            | Fact::Saw { attempt, .. }
+            | Fact::Reported { attempt, .. }
+            | Fact::Checked { attempt, .. }
+            | Fact::Concluded { attempt, .. } => &attempt.machine,
         }
     }
 }
@@ -231,6 +244,8 @@ pub struct Attempt {
     pub evidence: Vec<(Timestamp, Evidence)>,
     /// A failure that the agent or a step reported.
     pub reported: Option<(Timestamp, AttemptEnd)>,
+    /// What the installed system said of its own checks last, by name.
+    pub checks: BTreeMap<String, Checked>,
     /// How it ended, and when.
     pub end: Option<(Timestamp, AttemptEnd)>,
 }
@@ -239,6 +254,13 @@ impl Attempt {
     /// When `rung` was first reached.
     pub fn reached(&self, rung: Rung) -> Option<Timestamp> {
         self.evidence.iter().find(|(_, evidence)| evidence.rung() == rung).map(|(at, _)| *at)
+    }
+
+    pub(super) fn checked(&mut self, at: Timestamp, check: &str, ok: bool, message: &str) {
+        let before = self.checks.get(check);
+        let words = before.map_or(0, |before| before.words).saturating_add(1);
+        let passed = if ok { Some(at) } else { before.and_then(|before| before.passed) };
+        self.checks.insert(check.to_owned(), Checked { at, ok, message: message.to_owned(), passed, words });
     }
 
     /// Whether the disk's old content may be gone.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Fingerprint, Generation, Handoffs, Install, Mac, MachineName, NetworkName, ProfileName, SecretName, SourceRef, Upkeep, Wipe, Work,
+    Fingerprint, Gate, Generation, Handoffs, Install, Mac, MachineName, NetworkName, ProfileName, SecretName, SourceRef, Upkeep, Wipe, Work,
 };
 
 /// One machine, resolved.
@@ -42,6 +42,9 @@ pub struct Machine {
     pub on_claim: OnClaim,
     /// True: observe only.
     pub suspend: bool,
+    /// What has to hold after an install of it before it counts as healthy: the gates of its rollout, with what it states filled in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<Gate>,
     /// How it is kept.
     #[serde(default)]
     pub upkeep: Upkeep,

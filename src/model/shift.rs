@@ -68,7 +68,8 @@ impl MachineHistory {
 
 impl Attempt {
     fn shift(&mut self, by: SignedDuration) {
-        let Self { id: _, commit: _, generation: _, began, evidence, reported, end, basis: _, seq: _ } = self;
+        let Self { id: _, commit: _, generation: _, began, evidence, reported, checks, end, basis: _, seq: _ } = self;
+        checks.values_mut().flat_map(|check| [&mut check.at].into_iter().chain(&mut check.passed)).for_each(|at| move_by(at, by));
         let ends = reported.iter_mut().chain(end).map(|(at, _)| at);
         evidence.iter_mut().map(|(at, _)| at).chain(ends).chain([began]).for_each(|at| move_by(at, by));
     }

@@ -1,7 +1,7 @@
 //! One machine's part of the plan.
 
 use super::{
-    Case, Input, drift,
+    Case, Input, drift, gates,
     groups::Groups,
     identity, later,
     names::{Names, Standing},
@@ -93,7 +93,11 @@ fn wind_up(input: &Input<'_>, history: &MachineHistory, why: &str, part: &mut Ma
     let Some(attempt) = history.open_attempt() else { return };
     let former = input.former.and_then(|fleet| fleet.machines.get(&part.name)).filter(|_| attempt.wrote());
     part.ticket = former.and_then(|machine| ticket(input, machine, attempt));
-    let facts = facts(input, history, attempt, false, Some(why), former.map(|m| m.boot.mode).unwrap_or_default());
+    // By this name there may be another machine now, and the gates of this one can't be looked at any more: it is not noted as healthy.
+    let named = [former, input.fleet.machines.get(&part.name)].into_iter().flatten().find(|machine| !machine.gates.is_empty());
+    let gates = gates::unknown(named.map_or(&[], |machine| &machine.gates));
+    let facts = Facts { wanted: false, hands_off: Some(why), gates: &gates, ..facts(input, history, attempt) };
+    let facts = Facts { mode: former.map(|m| m.boot.mode).unwrap_or_default(), ..facts };
     let power = Seen::Unknown(Unknown::NotAsked);
     follow(part, attempt, next(input.now, &Reimage::of(attempt), &power, &facts));
 }
@@ -220,7 +224,8 @@ fn go_on(input: &Input<'_>, case: &Case<'_>, history: &MachineHistory, attempt: 
         return;
     }
     let hands_off = obstacles.first().map(ToString::to_string);
-    let facts = facts(input, history, attempt, wanted, hands_off.as_deref(), machine.boot.mode);
+    let (gates, mode) = (gates::look(input, machine, attempt), machine.boot.mode);
+    let facts = Facts { wanted, hands_off: hands_off.as_deref(), mode, gates: &gates, ..facts(input, history, attempt) };
     let state = Reimage::of(attempt);
     let since = state.since().max(history.power_changed);
     let power = match identity::power(case.seen, since, input.now, &input.deadlines) {
@@ -232,16 +237,10 @@ fn go_on(input: &Input<'_>, case: &Case<'_>, history: &MachineHistory, attempt: 
     part.held.extend(obstacles.into_iter().filter(|_| part.waiting.is_some() && state.rung() < Some(Rung::PowerSeen)));
 }
 
-fn facts<'a>(
-    input: &'a Input<'_>,
-    history: &'a MachineHistory,
-    attempt: &'a Attempt,
-    wanted: bool,
-    hands_off: Option<&'a str>,
-    mode: crate::model::BootMode,
-) -> Facts<'a> {
-    let alive = input.alive.get(&attempt.id).copied();
-    Facts { attempt, wanted, last: history.last.as_ref(), alive, hands_off, mode, deadlines: &input.deadlines }
+fn facts<'a>(input: &'a Input<'_>, history: &'a MachineHistory, attempt: &'a Attempt) -> Facts<'a> {
+    let (alive, mode) = (input.alive.get(&attempt.id).copied(), crate::model::BootMode::default());
+    let last = history.last.as_ref();
+    Facts { attempt, wanted: true, last, alive, hands_off: None, mode, gates: &[], deadlines: &input.deadlines }
 }
 
 fn follow(part: &mut MachinePlan, attempt: &Attempt, next: Next) {

@@ -15,6 +15,7 @@ mod damping;
 mod deadlines;
 mod drift;
 mod estimate;
+mod gates;
 mod goes_on;
 mod groups;
 mod handoff;
@@ -36,6 +37,7 @@ use std::collections::BTreeMap;
 
 pub use check::{Violation, check};
 pub use deadlines::*;
+pub use gates::GateState;
 pub use goes_on::goes_on;
 pub use identity::hardware;
 pub use later::NEXT_INSTALL;
@@ -44,7 +46,7 @@ pub use review::{LONGEST, render_markdown};
 
 use crate::model::{
     Action, AttemptEnd, AttemptId, Brake, Commit, Fleet, Held, History, Install, Machine, MachineHistory, MachineName, MachinePlan,
-    Observation, OnClaim, Plan, PowerIntent, PowerState, Problem, Published, Reason, Step, Timestamp,
+    Observation, OnClaim, Plan, PowerIntent, PowerState, Probes, Problem, Published, Reason, Step, Timestamp,
 };
 use groups::Groups;
 use names::{Names, Standing};
@@ -69,6 +71,8 @@ pub struct Input<'a> {
     /// Last sign of life of each open attempt that is not in the journal: the agent's progress, and for all open attempts the
     /// start of the controller, so that the time for which it was down does not count as silence.
     pub alive: &'a BTreeMap<AttemptId, Timestamp>,
+    /// What the last probes of web pages found, of machines that wait at a gate.
+    pub probes: &'a Probes,
     /// What somebody on the controller's host stopped by hand.
     pub brake: &'a Brake,
     /// How long each wait may take.
@@ -219,9 +223,8 @@ fn case<'a>(input: &Input<'a>, names: &Names<'a>, groups: &Groups<'a>, machine: 
     let unknown_disk = history.is_some_and(|history| history.installed.is_none()) && attempts.iter().any(|attempt| attempt.wrote());
     let never_installed = machine.install.is_some() && history.is_none_or(|history| history.installed.is_none()) && !unknown_disk;
     let seen_off = seen.and_then(|seen| seen.power.known()) == Some(&PowerState::Off);
-    let off = machine.power == PowerIntent::On && seen_off;
     // One that is off as declared is not in the network boot any more, and nobody switches it on to bring it back.
-    let as_declared = machine.power == PowerIntent::Off && seen_off;
+    let (off, as_declared) = (machine.power == PowerIntent::On && seen_off, machine.power == PowerIntent::Off && seen_off);
     let left_behind = !open && !as_declared && history.is_some_and(power::left_in_network_boot);
     let unavailable = open || left_behind || (!quarantined && (unknown_disk || (off && !never_installed)));
     // Whatever it is called: a name that is exchanged, or hardware that is mistyped, must not close a breaker.

@@ -15,7 +15,8 @@
 
 use super::{
     deadlines::{Deadlines, after},
-    waits::{deadline, last_failure, late, own_last, rests_until, waits_for},
+    gates::{self, GateState},
+    waits::{deadline, last_failure, late, own_last, rests_until, waiting_for},
 };
 use crate::model::{
     Action, Attempt, AttemptEnd, BootMode, Evidence, Generation, Outcome, PowerState, Rung, Seen, Step, Timestamp, Waiting,
@@ -74,7 +75,7 @@ pub enum Reimage {
         /// Since when.
         since: Timestamp,
     },
-    /// The installed system said what it is.
+    /// The installed system said what it is. Waits for the machine's health gates, if it has any.
     CalledHome {
         /// Since when.
         since: Timestamp,
@@ -174,6 +175,8 @@ pub struct Facts<'a> {
     pub hands_off: Option<&'a str>,
     /// Firmware interface for the network boot.
     pub mode: BootMode,
+    /// The health gates of the machine, as they stand.
+    pub gates: &'a [GateState],
     /// How long each wait may take.
     pub deadlines: &'a Deadlines,
 }
@@ -232,7 +235,8 @@ pub fn next(now: Timestamp, state: &Reimage, power: &Seen<PowerState>, facts: &F
             Seen::Known(PowerState::Off) if now >= after(*since, facts.deadlines.power_lag) => here.start_from_disk(),
             Seen::Known(_) | Seen::Unknown(_) => here.wait(),
         },
-        Reimage::CalledHome { .. } => here.witness(Rung::Healthy, Reimage::Healthy),
+        Reimage::CalledHome { .. } if gates::pass(facts) => here.witness(Rung::Healthy, Reimage::Healthy),
+        Reimage::CalledHome { .. } => here.wait(),
         Reimage::Healthy => conclude(facts, AttemptEnd::Done),
         Reimage::Ended { .. } => Next { state: state.clone(), action: None, waiting: None },
     }
@@ -252,7 +256,7 @@ fn verdict(now: Timestamp, state: &Reimage, facts: &Facts<'_>) -> Option<Attempt
         let why = format!("the system says it is {generation}, installed was {}", facts.attempt.generation);
         return Some(failed("wrong-generation", why, false));
     }
-    if !facts.wanted && may_be_superseded(state) {
+    if !facts.wanted && may_be_superseded(state, facts) {
         return Some(AttemptEnd::Superseded);
     }
     let (deadline, code, retry) = deadline(state, facts)?;
@@ -260,8 +264,9 @@ fn verdict(now: Timestamp, state: &Reimage, facts: &Facts<'_>) -> Option<Attempt
 }
 
 /// Whether nothing is lost when the attempt ends here: before the first byte, and again once the disk is whole.
-fn may_be_superseded(state: &Reimage) -> bool {
+fn may_be_superseded(state: &Reimage, facts: &Facts<'_>) -> bool {
     match state {
+        Reimage::CalledHome { .. } => !gates::pass(facts),
         Reimage::Begun { .. }
         | Reimage::TicketArmed { .. }
         | Reimage::BootSet { .. }
@@ -271,7 +276,7 @@ fn may_be_superseded(state: &Reimage) -> bool {
         | Reimage::AgentUp { .. }
         | Reimage::Written { .. }
         | Reimage::BootedFromDisk { .. } => true,
-        Reimage::Writing { .. } | Reimage::CalledHome { .. } | Reimage::Healthy | Reimage::Ended { .. } => false,
+        Reimage::Writing { .. } | Reimage::Healthy | Reimage::Ended { .. } => false,
     }
 }
 
@@ -349,9 +354,10 @@ impl Here<'_> {
     }
 
     fn wait(&self) -> Next {
+        let why = waiting_for(self.state, self.facts);
         let why = match self.facts.hands_off {
-            Some(tied) => format!("{}, but {tied}", waits_for(self.state, self.facts)),
-            None => waits_for(self.state, self.facts).to_owned(),
+            Some(tied) if self.state.rung() < Some(Rung::CalledHome) => format!("{why}, but {tied}"),
+            Some(_) | None => why,
         };
         let why = why + &last_failure(self.facts);
         let until = deadline(self.state, self.facts).map(|(until, _, _)| until);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{
     deadlines::{Deadlines, after},
+    gates,
     reimage::{Facts, Reimage},
     wipe,
 };
@@ -12,8 +13,14 @@ use crate::model::{Action, Outcome, RetryClass, Rung, Step, Timestamp};
 /// When the wait of a state is over, the name of that failure, and whether another attempt may help.
 pub(super) fn deadline(state: &Reimage, facts: &Facts<'_>) -> Option<(Timestamp, &'static str, bool)> {
     let limits = facts.deadlines;
+    let home = || gates::calls_home_within(facts).map(|within| within.try_into().unwrap_or_default());
     let (wait, code, retry): (Duration, _, _) = match state {
-        Reimage::Begun { .. } | Reimage::CalledHome { .. } | Reimage::Healthy | Reimage::Ended { .. } => return None,
+        // The disk is right here, too.
+        Reimage::CalledHome { since, .. } => {
+            let from = facts.alive.map_or(*since, |alive| alive.max(*since));
+            return gates::first_over(from, facts).map(|(until, state)| (until, state.gate.code(), false));
+        }
+        Reimage::Begun { .. } | Reimage::Healthy | Reimage::Ended { .. } => return None,
         Reimage::TicketArmed { .. } => (limits.boot_set, "boot-not-set", true),
         Reimage::BootSet { .. } => (limits.power_on, "no-power", true),
         Reimage::PowerSeen { .. } => (limits.first_packet, "no-dhcp", true),
@@ -22,12 +29,14 @@ pub(super) fn deadline(state: &Reimage, facts: &Facts<'_>) -> Option<(Timestamp,
         Reimage::AgentUp { .. } => (limits.first_write, "no-write", true),
         Reimage::Writing { .. } => (limits.silence, "agent-silent", true),
         // The disk is right; the same bytes again would not help.
-        Reimage::Written { .. } => (limits.from_disk, "no-boot-from-disk", false),
-        Reimage::BootedFromDisk { .. } => (limits.call_home, "no-call-home", false),
+        Reimage::Written { .. } => (home().unwrap_or(limits.from_disk), "no-boot-from-disk", false),
+        Reimage::BootedFromDisk { .. } => (home().unwrap_or(limits.call_home), "no-call-home", false),
     };
     let own = wipe::deadline(state, limits).filter(|_| facts.attempt.generation.is_wipe());
     let (wait, code, retry) = own.unwrap_or((wait, code, retry));
-    let from = state.since().max(facts.alive).unwrap_or(facts.attempt.began);
+    // A gate counts from "written", however the machine gets from there to its system.
+    let written = facts.attempt.reached(Rung::Written).filter(|_| home().is_some());
+    let from = written.or(state.since()).max(facts.alive).unwrap_or(facts.attempt.began);
     let expires = wipe::expires(facts.attempt, limits);
     let until = after(from, wait);
     // A ticket that expired is refused by the boot server; after "written" it is not needed any more.
@@ -36,6 +45,11 @@ pub(super) fn deadline(state: &Reimage, facts: &Facts<'_>) -> Option<(Timestamp,
 
 /// Why an attempt is given up at its deadline, with the last thing that went wrong.
 pub(super) fn late(state: &Reimage, facts: &Facts<'_>) -> String {
+    if let Reimage::CalledHome { since, .. } = state
+        && let Some((_, gate)) = gates::first_over(*since, facts)
+    {
+        return gates::late(gate);
+    }
     let mut why = format!("waited too long: {}", waits_for(state, facts));
     if let Some(tied) = facts.hands_off {
         why += &format!("; {tied}");
@@ -53,8 +67,16 @@ pub(super) fn last_failure(facts: &Facts<'_>) -> String {
     }
 }
 
-/// What a state waits for, for people.
-pub(super) fn waits_for(state: &Reimage, facts: &Facts<'_>) -> &'static str {
+/// What an attempt waits for, for people.
+pub(super) fn waiting_for(state: &Reimage, facts: &Facts<'_>) -> String {
+    match state {
+        Reimage::CalledHome { since, .. } => gates::waits_for(*since, facts),
+        _ => waits_for(state, facts).to_owned(),
+    }
+}
+
+/// What a state waits for.
+fn waits_for(state: &Reimage, facts: &Facts<'_>) -> &'static str {
     if let Some(own) = wipe::waits_for(state).filter(|_| facts.attempt.generation.is_wipe()) {
         return own;
     }

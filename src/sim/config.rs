@@ -161,6 +161,12 @@ pub struct MachineConfig {
     /// Faults that it begins with.
     #[serde(default)]
     pub faults: Vec<ArmedFault>,
+    /// The page that a system which was installed serves, on `address`: for health gates.
+    #[serde(default)]
+    pub page: Option<PageConfig>,
+    /// Checks that such a system reports, one after another.
+    #[serde(default)]
+    pub checks: Vec<CheckConfig>,
     /// A real virtual machine behind this BMC, instead of a simulated one.
     #[serde(default)]
     pub vm: Option<VmConfig>,
@@ -184,6 +190,45 @@ fn default_manufacturer() -> String {
 
 fn default_model() -> String {
     "Simulated Server".to_owned()
+}
+
+/// A page that an installed system serves from its call home on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PageConfig {
+    /// Its port, whatever the path.
+    pub port: u16,
+    /// What it answers.
+    #[serde(default = "default_status")]
+    pub status: u16,
+    /// Until so long after the call home it answers 503.
+    #[serde(default)]
+    pub after: SignedDuration,
+}
+
+fn default_status() -> u16 {
+    200
+}
+
+/// A check that an installed system reports.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CheckConfig {
+    /// Its name.
+    pub check: String,
+    /// Whether it passed.
+    #[serde(default = "default_ok")]
+    pub ok: bool,
+    /// What it found.
+    #[serde(default)]
+    pub message: String,
+    /// So long after the call home, or after the one before it.
+    #[serde(default)]
+    pub after: SignedDuration,
+}
+
+fn default_ok() -> bool {
+    true
 }
 
 /// Something to boot from.

@@ -75,8 +75,19 @@ fn planned(fleet: &Fleet, history: &History, seen: &BTreeMap<rackwright::model::
         Commit { id: CommitId([1; 20]), subject: "Adopt".into(), author: "a@example.org".into(), time: now, approvals: Vec::new() };
     let (alive, brake) = (BTreeMap::new(), Brake::default());
     let deadlines = plan::Deadlines::default();
-    let input =
-        plan::Input { commit: &commit, fleet, problems: &[], seen, history, alive: &alive, former: None, brake: &brake, deadlines, now };
+    let input = plan::Input {
+        commit: &commit,
+        fleet,
+        problems: &[],
+        seen,
+        history,
+        alive: &alive,
+        probes: &Default::default(),
+        former: None,
+        brake: &brake,
+        deadlines,
+        now,
+    };
     let plan = plan::plan(&input);
     assert_eq!(plan::check(&plan, &input), []);
     plan

@@ -17,8 +17,8 @@ use async_trait::async_trait;
 use rackwright::{
     boot::{Config, Server},
     model::{
-        AttemptId, BootTable, CommitId, DhcpMode, Digest, DiskHint, Evidence, Generation, HandoffName, Image, ImageFormat, Install, Mac,
-        MachineName, Network, Progress, Reservation, RetryClass, Rung, SignedDuration, Ticket, Timestamp, Work,
+        AttemptId, BootTable, CheckReport, CommitId, DhcpMode, Digest, DiskHint, Evidence, Generation, HandoffName, Image, ImageFormat,
+        Install, Mac, MachineName, Network, Progress, Reservation, RetryClass, Rung, SignedDuration, Ticket, Timestamp, Work,
     },
     ports::{Boot as _, JournalError, Witness, WitnessError},
 };
@@ -31,6 +31,7 @@ pub const MAC: Mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
 pub struct Recorder {
     pub saw: Mutex<Vec<(AttemptId, Evidence)>>,
     pub failed: Mutex<Vec<(AttemptId, bool, String, String)>>,
+    pub checked: Mutex<Vec<(AttemptId, CheckReport)>>,
     pub progress: Mutex<Vec<Progress>>,
     /// Names that were published, and names that were lost.
     pub published: Mutex<Vec<(AttemptId, Vec<String>)>>,
@@ -70,6 +71,12 @@ impl Witness for Recorder {
     async fn failed(&self, attempt: &AttemptId, wrote: bool, code: &str, why: &str) -> Result<(), WitnessError> {
         self.check(attempt)?;
         self.failed.lock().unwrap().push((attempt.clone(), wrote, code.into(), why.into()));
+        Ok(())
+    }
+
+    async fn checked(&self, attempt: &AttemptId, report: CheckReport) -> Result<(), WitnessError> {
+        self.check(attempt)?;
+        self.checked.lock().unwrap().push((attempt.clone(), report));
         Ok(())
     }
 

@@ -46,6 +46,8 @@ pub struct Node {
     pub fingerprint: Option<String>,
     /// The secret with the BMC's password: `bmc` is right, `wrong` is not.
     pub credentials: &'static str,
+    /// What the simulator is told of it besides.
+    pub extra: Value,
     /// Where the manifest says that the BMC is, if not where it is.
     pub bmc: Option<String>,
 }
@@ -66,6 +68,7 @@ impl Node {
             faults: Vec::new(),
             fingerprint: None,
             credentials: "bmc",
+            extra: Value::Null,
             bmc: None,
         }
     }
@@ -367,11 +370,13 @@ fn sim_config(folder: &TempDir, nodes: &[Node], ports: &[u16], net: u8, pace: &s
         .map(|(index, node)| {
             let mut disks = vec![json!({"serial": format!("D-{}", node.name), "size": node.disk_size})];
             disks.extend(node.further_disks.iter().map(|(serial, size)| json!({"serial": serial, "size": size})));
-            json!({
+            let mut machine = json!({
                 "name": node.name, "address": format!("127.{}.{net}.{}", 128 + std::process::id() % 100, 10 + index), "port": 0,
                 "serial": format!("SN-{}", node.name), "uuid": format!("00000000-0000-4000-8000-0000000000{index:02x}"), "mac": mac(index),
                 "mode": node.mode, "power": if node.on_claim == "Adopt" { "On" } else { "Off" }, "disks": disks, "faults": node.faults,
-            })
+            });
+            merge(&mut machine, &node.extra);
+            machine
         })
         .collect();
     json!({

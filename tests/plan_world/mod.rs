@@ -38,6 +38,8 @@ pub struct Iron {
     pub serial: Option<String>,
     pub macs: Vec<Mac>,
     pub obeys: Obeys,
+    /// What its BMC says of its health.
+    pub health: Seen<Health>,
     /// Target and how long, such as `Pxe` and `Continuous`.
     pub boot_override: Option<(String, String)>,
     pub firmware: Vec<FirmwareVersion>,
@@ -57,6 +59,7 @@ pub struct World {
     pub history: History,
     pub iron: BTreeMap<MachineName, Iron>,
     pub alive: BTreeMap<AttemptId, Timestamp>,
+    pub probes: Probes,
     pub brake: Brake,
     pub deadlines: Deadlines,
     /// The journal is written as before generations had a basis.
@@ -86,6 +89,7 @@ impl World {
             history: History::default(),
             iron: BTreeMap::new(),
             alive: BTreeMap::new(),
+            probes: Probes::new(),
             brake: Brake::default(),
             deadlines: Deadlines::default(),
             old: false,
@@ -125,6 +129,7 @@ impl World {
             serial: machine.identity.serial.clone(),
             macs: machine.nics.iter().map(|nic| nic.mac).collect(),
             obeys: Obeys::Yes,
+            health: Seen::Unknown(Unknown::NotReported),
             boot_override: None,
             firmware: Vec::new(),
             disks: None,
@@ -141,6 +146,7 @@ impl World {
             let mut seen = Observation::blank(self.now, source, iron.gap.as_ref().unwrap_or(&Unknown::NotReported));
             if iron.gap.is_none() {
                 seen.power = Seen::Known(iron.power);
+                seen.health = iron.health.clone();
                 if !iron.identity_gap {
                     seen.identity = Seen::Known(ObservedIdentity { serial: iron.serial.clone(), ..ObservedIdentity::default() });
                 }
@@ -173,6 +179,7 @@ impl World {
             history: &history,
             former: Some(&self.former).filter(|_| !self.restarted),
             alive: &self.alive,
+            probes: &self.probes,
             brake: &self.brake,
             deadlines: self.deadlines,
             now: self.now,
@@ -313,6 +320,19 @@ impl World {
         }
     }
 
+    /// A probe of a web page of a machine, asked now.
+    pub fn probe(&mut self, name: &MachineName, url: &str, answer: ProbeAnswer, wanted: u16) {
+        let probes = self.probes.entry(name.clone()).or_default();
+        let before = probes.get(url).and_then(|before| before.passed);
+        let passed = if answer == ProbeAnswer::Status(wanted) { Some(self.now) } else { before };
+        probes.insert(url.to_owned(), Probed { at: self.now, answer, passed });
+    }
+
+    pub fn checked(&mut self, name: &MachineName, check: &str, ok: bool, message: &str) {
+        let Some(attempt) = self.open(name).map(|attempt| attempt.id.clone()) else { return };
+        self.append(Fact::Checked { attempt, check: check.to_owned(), ok, message: message.to_owned() });
+    }
+
     /// The system on a machine's disk publishes a value, as the engine would take it.
     pub fn publish(&mut self, name: &MachineName, value: &str) {
         let life = self.history.machines.get(name).and_then(|known| known.life()).map(|life| life.id.clone());
@@ -400,6 +420,7 @@ pub fn machine(text: &str, number: u8) -> Machine {
         boot: BootSettings::default(),
         on_claim: OnClaim::Adopt,
         suspend: false,
+        gates: vec![],
         handoffs: Handoffs::default(),
         upkeep: Upkeep::default(),
     }

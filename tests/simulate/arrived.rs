@@ -86,7 +86,6 @@ fn is_wrong(machine: &Machine, stands: &Body, body: usize) -> bool {
 fn rightly(world: &World, force: &Pushed, machine: &Machine, body: usize, held: &Held) -> bool {
     let stands = &world.site.bodies[body];
     let failed = world.site.bystander.failed.contains_key(&body);
-    let others = || force.fleet.machines.values().filter(|other| other.name != machine.name);
     match held {
         Held::Suspended => machine.suspend,
         Held::IdentityMismatch { .. } | Held::Unobserved { .. } => is_wrong(machine, stands, body),
@@ -106,8 +105,9 @@ fn rightly(world: &World, force: &Pushed, machine: &Machine, body: usize, held: 
             *failures as usize <= failed.filter(|body| world.site.bystander.failed.contains_key(*body)).count()
         }
         Held::Budget { wanted, allowed, .. } => wanted > allowed && force.fleet.settings.budgets.max_destructive.count == *allowed,
-        // Others are in the way, and stay there because a law holds them or because nobody is to switch them on.
-        Held::Unavailable { .. } | Held::After { .. } => others().any(|other| {
+        // Somebody is in the way, and stays there because a law holds it or because nobody is to switch it on; that may be the machine itself,
+        // where it is off and one that it comes after waits for its rack.
+        Held::Unavailable { .. } | Held::After { .. } => force.fleet.machines.values().any(|other| {
             let away = |held: &Held| !matches!(held, Held::Unavailable { .. } | Held::After { .. });
             let held = world.plan_of(&other.name).is_some_and(|part| part.held.iter().any(away));
             let off = force.meant.get(&other.name).is_some_and(|body| world.site.bodies[*body].power == Power::Off);

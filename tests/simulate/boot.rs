@@ -34,6 +34,7 @@ pub enum Said {
     Wiped(Vec<DiskProof>),
     Failed { wrote: bool, code: &'static str },
     Home(Generation),
+    Check(bool),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -149,6 +150,7 @@ impl Controller {
                 self.saw(site, attempt, Evidence::Written { digest: *digest, bytes: 1 })
             }
             Said::Failed { wrote, code } => self.failed(site, attempt, *wrote || ticket.reached(Rung::Writing), code),
+            Said::Check(ok) => self.checked(site, attempt, *ok),
             Said::Home(generation) => {
                 if !ticket.reached(Rung::Written) || ticket.work.install().is_none() {
                     return Ok(Answer::No);
@@ -242,6 +244,17 @@ impl Controller {
         let answered = machine.last.as_ref().filter(|(_, _, outcome)| *outcome == Outcome::Done).map(|(at, _, _)| *at);
         let open = |at: Timestamp| site.now.duration_since(at) < limit && answered.is_none_or(|answered| answered <= at);
         machine.unsure_power().any(|(at, step)| matches!(step.action, Action::PowerOff { .. }) && open(at))
+    }
+
+    /// `Live::checked`.
+    fn checked(&mut self, site: &mut Site, attempt: &AttemptId, ok: bool) -> Result<Answer, Stop> {
+        let open = self.known.history.machines.get(&attempt.machine).and_then(MachineHistory::open_attempt);
+        let Some(open) = open.filter(|open| open.id == *attempt && open.reached(Rung::CalledHome).is_some()) else { return Ok(Answer::No) };
+        if open.checks.get("raid").is_none_or(|known| known.ok != ok) {
+            let fact = Fact::Checked { attempt: attempt.clone(), check: "raid".to_owned(), ok, message: String::new() };
+            self.write(site, index_of(open.commit), vec![fact])?;
+        }
+        Ok(Answer::Taken)
     }
 
     /// `Live::failed`.

@@ -84,6 +84,8 @@ pub struct Bystander {
     writers: BTreeMap<AttemptId, String>,
     /// Machines whose last attempt failed, and at what.
     pub failed: BTreeMap<usize, Generation>,
+    /// When each attempt's system called home.
+    homes: BTreeMap<AttemptId, Timestamp>,
     /// When the last install of each machine ended well.
     done: BTreeMap<usize, Timestamp>,
     /// The commit in force when each attempt got leave to write.
@@ -134,7 +136,7 @@ impl Bystander {
                 require(same, 4, || format!("{machine} is another machine now, and is taken for the same"))
             }
             Fact::Began { attempt, generation, .. } => self.began(now, attempt, *generation, commit, bodies),
-            Fact::Saw { attempt, evidence } => self.saw(attempt, evidence, bodies),
+            Fact::Saw { attempt, evidence } => self.saw(now, attempt, evidence, commit, bodies),
             Fact::Concluded { attempt, end } => {
                 let Some((body, open)) = self.open.iter().find(|(_, open)| open.attempt == *attempt) else { return Ok(()) };
                 let (body, open) = (*body, open.clone());
@@ -145,6 +147,7 @@ impl Bystander {
             Fact::Intended { .. }
             | Fact::Ended { .. }
             | Fact::Reported { .. }
+            | Fact::Checked { .. }
             | Fact::ConfigurationNoted { .. }
             | Fact::Published { .. }
             | Fact::ValuesLost { .. } => Ok(()),
@@ -310,7 +313,7 @@ impl Bystander {
         }
     }
 
-    fn saw(&mut self, attempt: &AttemptId, evidence: &Evidence, bodies: &[Body]) -> Seen {
+    fn saw(&mut self, now: Timestamp, attempt: &AttemptId, evidence: &Evidence, commit: &Pushed, bodies: &[Body]) -> Seen {
         let Some((body, open)) = self.open.iter_mut().find(|(_, open)| open.attempt == *attempt) else { return Ok(()) };
         match evidence {
             Evidence::Writing { boot_id, .. } | Evidence::Wiping { boot_id, .. } => {
@@ -345,6 +348,17 @@ impl Bystander {
                 self.failed.retain(|failed, at| failed != body || *at != generation);
                 let whole = matches!(&bodies[*body].system().content, Content::Whole(held, _) if *held == generation);
                 require(whole, 10, || format!("{attempt} is said to be written, and the disk of machine {body} does not hold it"))
+            }
+            Evidence::CalledHome { .. } => {
+                self.homes.entry(attempt.clone()).or_insert(now);
+                Ok(())
+            }
+            Evidence::Healthy => {
+                let home = self.homes.get(attempt).copied().unwrap_or(Timestamp::MAX);
+                let gates = commit.fleet.machines.get(&attempt.machine).map_or(&[] as &[Gate], |machine| &machine.gates);
+                let page = gates.iter().any(|gate| matches!(gate, Gate::Http { .. }));
+                let well = !page || open.generation.is_wipe() || crate::gates::answers(&bodies[*body], *body, home, now);
+                require(well, 7, || format!("{attempt} is noted as healthy, and its page does not answer"))
             }
             _ => Ok(()),
         }

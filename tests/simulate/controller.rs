@@ -38,6 +38,8 @@ pub struct Controller {
     pub progress: BTreeMap<AttemptId, Timestamp>,
     pub table: Option<BootTable>,
     pub since: BTreeMap<AttemptId, Vec<Evidence>>,
+    /// What its probes found last. Lost with it.
+    pub probes: Probes,
     started: Timestamp,
     seen: BTreeMap<MachineName, Observation>,
     force: Option<InForce>,
@@ -56,6 +58,7 @@ impl Controller {
             progress: BTreeMap::new(),
             table: None,
             since: BTreeMap::new(),
+            probes: Probes::new(),
             started: site.now,
             seen: BTreeMap::new(),
             force,
@@ -151,6 +154,7 @@ impl Controller {
         }
         let Some(force) = self.force.clone() else { return Ok(None) };
         self.ask(site, &force.fleet);
+        self.probe(site, &force.fleet);
         let alive = self
             .open()
             .map(|attempt| (attempt.id.clone(), self.progress.get(&attempt.id).map_or(self.started, |at| (*at).max(self.started))));
@@ -164,6 +168,7 @@ impl Controller {
             history: &self.known.history,
             former: force.former.as_ref(),
             alive: &alive,
+            probes: &self.probes,
             brake: &Brake::default(),
             deadlines: Deadlines::default(),
             now: site.now,

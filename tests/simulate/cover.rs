@@ -44,6 +44,7 @@ const EXPECTED: &[&str] = &[
     "end no-boot-from-disk",
     "end no-call-home",
     "end wrong-generation",
+    "end gate-http",
     "end ticket-expired",
     "end identity",
     "end agent-refused",
@@ -98,6 +99,9 @@ const EXPECTED: &[&str] = &[
     "action begin",
     "action witness",
     "action end",
+    // What installed systems say of themselves.
+    "a check passes",
+    "a check fails",
     // What the simulation does to it.
     "a malformed commit is refused",
     "a malformed commit is let through",
@@ -183,6 +187,7 @@ impl Cover {
                     AttemptEnd::Failed { code, .. } => format!("end {code}"),
                 });
             }
+            Fact::Checked { ok, .. } => self.count(if *ok { "a check passes" } else { "a check fails" }),
             _ => {}
         }
     }

@@ -9,6 +9,7 @@ mod boot;
 mod bystander;
 mod controller;
 mod cover;
+mod gates;
 mod journal;
 mod metal;
 #[path = "../plan_world/mod.rs"]

@@ -115,6 +115,8 @@ pub struct Body {
     /// When its BMC last told its power, and what.
     pub told: Option<(Timestamp, PowerState)>,
     pub starts: u32,
+    /// How often the system that runs has told of its check.
+    pub checks: u8,
 }
 
 impl Body {
@@ -144,6 +146,7 @@ impl Body {
             no_network: false,
             told: None,
             starts: 0,
+            checks: 0,
         }
     }
 
@@ -183,6 +186,7 @@ impl Body {
         };
         self.told = Some((now, power));
         seen.power = Seen::Known(power);
+        seen.health = Seen::Known(Health::OK);
         let serial = if self.bmc == Iron::Stranger { "OTHER".to_owned() } else { self.serial.clone() };
         seen.identity = match self.bmc {
             Iron::Anonymous => Seen::Unknown(Unknown::TimedOut("it is slow".to_owned())),
@@ -219,6 +223,7 @@ impl Body {
 
     /// It starts from its disk, if that holds something that starts.
     pub fn start_disk(&mut self) {
+        self.checks = 0;
         let starts = match self.system().content {
             Content::Original => true,
             Content::Partial | Content::Wiped(_) => false,

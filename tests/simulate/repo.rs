@@ -298,6 +298,7 @@ fn manifest(setup: &Setup, number: usize, body: &Body) -> Machine {
     own.on_claim = if body.traits.install_on_claim { OnClaim::Install } else { OnClaim::Adopt };
     own.power = if body.traits.off { PowerIntent::Off } else { PowerIntent::On };
     own.suspend = body.traits.suspended;
+    own.gates = crate::gates::of(setup, number);
     own.place.rack = Some(format!("rack-{}", number % 3));
     if setup.grouped {
         own.labels.insert("group".to_owned(), if number.is_multiple_of(2) { "first" } else { "second" }.to_owned());

@@ -15,6 +15,7 @@ pub fn fact(fact: &Fact) -> String {
         Fact::ConfigurationNoted { machine, deferred, .. } => format!("{machine}: configuration noted, deferred {deferred:?}"),
         Fact::Began { attempt, generation, .. } => format!("{attempt} began: {}", generation.short()),
         Fact::Saw { attempt, evidence } => format!("{attempt}: {}", evidence.rung()),
+        Fact::Checked { attempt, check, ok, .. } => format!("{attempt}: check {check} {}", if *ok { "passed" } else { "failed" }),
         Fact::Reported { attempt, code, .. } => format!("{attempt} reported {code}"),
         Fact::Concluded { attempt, end } => format!("{attempt}: {end}"),
         Fact::Published { attempt, names, .. } => format!("{attempt} published {names:?}"),

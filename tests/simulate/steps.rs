@@ -79,7 +79,8 @@ impl World {
                 true
             }
             Runs::Agent(agent) => self.agent(number, &agent),
-            Runs::System(called) => !called && self.calls_home(number),
+            Runs::System(false) => self.calls_home(number),
+            Runs::System(true) => self.tells_check(number),
         }
     }
 
@@ -122,6 +123,24 @@ impl World {
         let heard = matches!(answer, Some(Answer::Taken));
         self.site.bodies[number].runs = Runs::System(heard);
         heard
+    }
+
+    /// A check of the installed system fails first, and passes then.
+    fn tells_check(&mut self, number: usize) -> bool {
+        let body = &self.site.bodies[number];
+        let Content::Whole(_, key) = body.system().content.clone() else { return false };
+        if body.no_network || body.checks >= 2 || number % 4 != 2 {
+            return false;
+        }
+        let said = Said::Check(body.checks == 1);
+        let taken = match self.deliver(&Message { body: number, key, boot_id: String::new(), said }) {
+            Some(Answer::Taken) => true,
+            // Nobody waits for it.
+            Some(Answer::No) => true,
+            Some(_) | None => false,
+        };
+        self.site.bodies[number].checks += u8::from(taken);
+        taken
     }
 
     /// Brings a word to the controller. No answer: nobody is there.

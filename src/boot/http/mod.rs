@@ -5,6 +5,7 @@ mod agent;
 mod callhome;
 #[cfg(fuzzing)]
 pub(super) mod callhome;
+mod checks;
 mod handoff;
 mod images;
 mod plain;
@@ -85,6 +86,7 @@ fn not_taken(error: &WitnessError) -> Response {
     match error {
         WitnessError::NotOpen { .. } => text(StatusCode::CONFLICT, error),
         WitnessError::NotNow { .. } => text(StatusCode::SERVICE_UNAVAILABLE, error),
+        WitnessError::TooMany { .. } => text(StatusCode::TOO_MANY_REQUESTS, error),
         WitnessError::Journal(_) | WitnessError::Stopping => {
             // The engine says why in the log; whoever asks again and again must not fill it.
             tracing::debug!(%error, "a sighting was not taken");

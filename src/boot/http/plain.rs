@@ -14,7 +14,7 @@ use axum::{
 use tower::ServiceExt as _;
 use tower_http::services::ServeFile;
 
-use super::{Peer, callhome, not_taken, text, when_ready};
+use super::{Peer, callhome, checks, not_taken, text, when_ready};
 use crate::{
     boot::{
         admission::admit,
@@ -30,6 +30,7 @@ pub fn router(state: Arc<State>) -> Router {
     Router::new()
         .route("/ipxe/{mac}", get(ipxe_script))
         .route("/callhome/v1/{machine}/{number}/{token}", post(callhome::take))
+        .route("/callhome/v1/{machine}/{number}/{token}/checks", post(checks::take))
         .route("/boot/{file}", get(boot_file))
         .route_layer(from_fn_with_state(state.clone(), when_ready))
         .with_state(state)

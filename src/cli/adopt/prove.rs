@@ -124,7 +124,19 @@ fn planned(
     let commit = Commit { id: CommitId([0; 20]), subject: "adoption".to_owned(), author: String::new(), time: now, approvals: Vec::new() };
     let (alive, brake) = (BTreeMap::new(), Brake::default());
     let deadlines = plan::Deadlines::default();
-    let input = Input { commit: &commit, fleet, problems: &[], seen, history, alive: &alive, former: None, brake: &brake, deadlines, now };
+    let input = Input {
+        commit: &commit,
+        fleet,
+        problems: &[],
+        seen,
+        history,
+        alive: &alive,
+        probes: &Default::default(),
+        former: None,
+        brake: &brake,
+        deadlines,
+        now,
+    };
     let plan = plan::plan(&input);
     if let Some(violation) = plan::check(&plan, &input).first() {
         bail!(

@@ -5,6 +5,7 @@ mod after;
 mod brake;
 mod budgets;
 mod drift;
+mod gates;
 mod handoff;
 mod hardware;
 mod later;
@@ -136,6 +137,11 @@ impl Reader<'_, '_> {
             Action::Witness { attempt, .. } | Action::EndAttempt { attempt, .. } => {
                 let open = self.history.and_then(MachineHistory::open_attempt).is_some_and(|open| open.id == *attempt);
                 self.require(open, 10, "a step speaks of an attempt that is not open");
+                match &step.action {
+                    Action::Witness { rung: Rung::Healthy, .. } => self.healthy(attempt),
+                    Action::EndAttempt { end, .. } => self.ends(attempt, end),
+                    _ => {}
+                }
             }
         }
     }

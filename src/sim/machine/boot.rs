@@ -264,6 +264,7 @@ impl Machine {
         if let Some(seed) = seed {
             cluster::start(self, &seed, rail);
             self.call_home(&seed).await;
+            self.serve(&seed.call_home, rail);
         }
         Went::Stays
     }

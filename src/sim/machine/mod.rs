@@ -9,6 +9,7 @@ mod dhcp;
 mod host;
 mod power;
 mod script;
+mod service;
 mod tftp;
 
 use std::{
