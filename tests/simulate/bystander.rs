@@ -300,7 +300,7 @@ impl Bystander {
         // What failed and may wait by now is not missing; its disk holds what it held.
         let waits = |machine: &Machine| {
             machine.upkeep.on_config_change == OnConfigChange::NextInstall
-                && body(machine).is_some_and(|body| self.holds.contains_key(body))
+                && body(machine).is_some_and(|body| self.differs_in_configuration(*body, machine))
         };
         let failed =
             |machine: &Machine| !waits(machine) && body(machine).and_then(|body| self.failed.get(body)) == machine.generation().as_ref();

@@ -220,7 +220,11 @@ impl World {
         let body = &self.site.bodies[number];
         let Runs::Agent(agent) = &body.runs else { return None };
         Some(match agent.stage {
-            Stage::Hello => Said::Hello { serial: body.serial.clone(), uuid: body.uuid.clone(), disks: body.listed() },
+            Stage::Hello => Said::Hello {
+                serial: if body.fault == Agent::OtherBoard { "OTHER".to_owned() } else { body.serial.clone() },
+                uuid: body.uuid.clone(),
+                disks: body.listed(),
+            },
             Stage::Ask if agent.wipe.is_some() => Said::Wiping(wiped(body, agent)),
             Stage::Told if agent.wipe.is_some() => Said::Wiped(wiped(body, agent).into_iter().map(proof).collect()),
             Stage::Ask => Said::Writing(body.disks[agent.disk].seen.clone()),

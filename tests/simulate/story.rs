@@ -126,6 +126,8 @@ pub enum Agent {
     Late(u8),
     /// A second disk looks like the first.
     TwinDisk,
+    /// It reads another serial number on the board than its BMC tells.
+    OtherBoard,
     /// The installed system says that it is something else.
     HomeAsAnother,
     /// The installed system is silent.
@@ -245,7 +247,7 @@ fn iron(rng: &mut Rng) -> Iron {
 }
 
 fn agent(rng: &mut Rng) -> Agent {
-    match rng.below(14) {
+    match rng.below(15) {
         0 | 1 => Agent::Well,
         2 | 3 => Agent::Hangs,
         4..6 => Agent::Fails(rng.below(6) as u8),
@@ -254,6 +256,7 @@ fn agent(rng: &mut Rng) -> Agent {
         10 => Agent::TwinDisk,
         11 => Agent::HomeAsAnother,
         12 => Agent::Mute,
+        13 => Agent::OtherBoard,
         _ => Agent::NoStart,
     }
 }
