@@ -494,7 +494,10 @@ impl Watched {
         for step in made.steps() {
             let Action::Witness { rung: Rung::Healthy, attempt } = &step.action else { continue };
             let open = self.world.open(&attempt.machine).unwrap();
-            let home = open.reached(Rung::CalledHome).unwrap();
+            let Some(home) = open.reached(Rung::CalledHome) else {
+                assert!(open.generation.is_wipe(), "{attempt} is noted as healthy, and nothing called home");
+                continue;
+            };
             for gate in self.world.fleet.machines.get(&attempt.machine).map(|machine| machine.gates.clone()).unwrap_or_default() {
                 match gate {
                     Gate::Http { .. } => {

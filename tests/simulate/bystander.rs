@@ -86,6 +86,8 @@ pub struct Bystander {
     pub failed: BTreeMap<usize, Generation>,
     /// When each attempt's system called home.
     homes: BTreeMap<AttemptId, Timestamp>,
+    /// Machines of which the last attempt that wrote failed after that: what is declared goes on with it, whatever may wait.
+    unfinished: BTreeSet<usize>,
     /// When the last install of each machine ended well.
     done: BTreeMap<usize, Timestamp>,
     /// The commit in force when each attempt got leave to write.
@@ -186,6 +188,7 @@ impl Bystander {
 
     fn forget_disk(&mut self, body: usize) {
         self.holds.remove(&body);
+        self.unfinished.remove(&body);
         self.wrote.remove(&body);
         self.wiped.remove(&body);
         self.failed.remove(&body);
@@ -231,8 +234,7 @@ impl Bystander {
         })?;
         self.read_basis(declared);
         let waits = declared.upkeep.on_config_change == OnConfigChange::NextInstall && self.differs_in_configuration(body, declared);
-        let unfinished = self.failed.contains_key(&body) && self.failed.get(&body) == self.holds.get(&body);
-        require(!waits || unfinished, 1, || format!("{attempt} begins for configuration that is to wait"))?;
+        require(!waits || self.unfinished.contains(&body), 1, || format!("{attempt} begins for configuration that is to wait"))?;
         let first = !self.holds.contains_key(&body) && !self.wrote.contains(&body);
         let wipe = declared.decommission.as_ref();
         require(wipe.is_some() == generation.is_wipe(), 3, || {
@@ -379,6 +381,10 @@ impl Bystander {
     }
 
     fn ended(&mut self, now: Timestamp, body: usize, open: &Open, end: &AttemptEnd) {
+        if open.wrote {
+            self.unfinished.remove(&body);
+            self.unfinished.extend(matches!(end, AttemptEnd::Failed { .. }).then_some(body));
+        }
         match end {
             AttemptEnd::Done => {
                 self.done.insert(body, now);
