@@ -123,7 +123,8 @@ pub fn render_text(plan: &Plan) -> String {
     if !plan.problems.is_empty() {
         let _ = writeln!(out, "\n{}", problems(plan));
     }
-    let _ = writeln!(out, "\n{}", summary(plan));
+    out.push('\n');
+    fold(&mut out, &summary(plan), "", "      ");
     out
 }
 
@@ -178,14 +179,17 @@ pub(super) fn details(part: &MachinePlan) -> Vec<String> {
 
 /// Adds an indented line, broken at blanks before [`COLUMNS`].
 fn wrap(out: &mut String, line: &str) {
-    const FIRST: &str = "           ";
-    const NEXT: &str = "                  ";
-    let mut current = FIRST.to_owned();
+    fold(out, line, "           ", "                  ");
+}
+
+/// The same with other indents, of the first line and of those that follow.
+fn fold(out: &mut String, line: &str, first: &str, next: &str) {
+    let mut current = first.to_owned();
     let mut empty = true;
     for word in line.split(' ') {
         if !empty && current.chars().count() + 1 + word.chars().count() > COLUMNS {
             let _ = writeln!(out, "{}", current.trim_end());
-            current = NEXT.to_owned();
+            current = next.to_owned();
             empty = true;
         }
         if !empty {
