@@ -463,6 +463,39 @@ async fn http_gives_boot_files_and_images_to_ticket_holders_and_strangers_nothin
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_check_is_taken_after_the_call_home_and_while_the_attempt_is_open() {
+    let site = Site::start(loopback_with_ticket()).await;
+    let token = token(&site).await;
+    let AgentCommand::Install { call_home, install, .. } = say_hello(&site, &token, &hello("b1")).await else { panic!("no install") };
+    let tell = |url: String, body: String| {
+        let client = client(&site);
+        async move { client.post(url).body(body).send().await.unwrap().status() }
+    };
+    let (url, raid) = (format!("{call_home}/checks"), json!({"check": "raid", "ok": false, "message": "md0 is rebuilding"}).to_string());
+    assert_eq!(tell(url.clone(), raid.clone()).await, StatusCode::SERVICE_UNAVAILABLE, "curl --retry comes again");
+    assert_eq!(report(&site, &token, "b1", writing()).await, StatusCode::NO_CONTENT);
+    assert_eq!(report(&site, &token, "b1", written()).await, StatusCode::NO_CONTENT);
+    let said = json!({"generation": install.generation});
+    assert_eq!(client(&site).post(&call_home).json(&said).send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    for bad in ["", "{", "{\"check\": \"raid\"}", "{\"check\": \"a b\", \"ok\": true}", "{\"check\": \"raid\", \"ok\": true, \"x\": 1}"] {
+        assert_eq!(tell(url.clone(), bad.to_owned()).await, StatusCode::BAD_REQUEST, "{bad}");
+    }
+    assert_eq!(tell(url.clone(), " ".repeat(9000)).await, StatusCode::PAYLOAD_TOO_LARGE);
+    let forged = site.http(&format!("/callhome/v1/web-01/3/{}/checks", "0".repeat(64)));
+    assert_eq!(tell(forged, raid.clone()).await, StatusCode::NOT_FOUND);
+    assert_eq!(site.witness.checked.lock().unwrap().len(), 0);
+    assert_eq!(tell(url.clone(), raid.clone()).await, StatusCode::NO_CONTENT);
+    let told = site.witness.checked.lock().unwrap().clone();
+    assert_eq!((told[0].1.check.as_str(), told[0].1.ok, told[0].1.message.as_str()), ("raid", false, "md0 is rebuilding"));
+    site.witness.disk_full.store(true, Ordering::SeqCst);
+    assert_eq!(tell(url.clone(), raid.clone()).await, StatusCode::SERVICE_UNAVAILABLE, "it is not in the journal");
+    site.witness.disk_full.store(false, Ordering::SeqCst);
+    site.server.publish(Arc::new(loopback())).await;
+    assert_eq!(tell(url, raid).await, StatusCode::GONE);
+    assert_eq!(site.witness.checked.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_installed_system_whose_attempt_is_closed_is_welcome_and_no_evidence() {
     let site = Site::start(loopback_with_ticket()).await;
     let token = token(&site).await;

@@ -160,3 +160,114 @@ pub(super) fn word(history: &History, attempt: &AttemptId, report: CheckReport) 
     }
     Ok(Some(Fact::Checked { attempt: attempt.clone(), check: report.check, ok: report.ok, message }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::{
+        engine::support_tests::{self as testing, AT, attempt, began, claimed, id, name, saw},
+        model::{CommitId, Evidence, Generation, SignedDuration},
+        ports::Witness as _,
+    };
+
+    const URL: &str = "http://10.0.0.1/healthz";
+
+    fn report(check: &str, ok: bool, message: &str) -> CheckReport {
+        CheckReport { check: check.to_owned(), ok, message: message.to_owned() }
+    }
+
+    fn home() -> Fact {
+        let generation: Generation = "g1:e575e3261827e70cfb57f66e30185a81".parse().unwrap();
+        saw(Evidence::CalledHome { generation, digest: None })
+    }
+
+    async fn at_home() -> Arc<Live> {
+        let live = testing::empty().await;
+        live.ledger.append(AT, id(1), vec![claimed(), began()]).await.unwrap();
+        let early = live.checked(&attempt(), report("raid", true, "")).await;
+        assert!(matches!(early, Err(WitnessError::NotOpen { .. })), "it has not called home");
+        live.ledger.append(AT, id(1), vec![home()]).await.unwrap();
+        live
+    }
+
+    fn checks(live: &Live) -> Vec<(String, bool, String, u32)> {
+        live.ledger.with(|history| {
+            let open = history.machines[&name()].open_attempt().unwrap();
+            open.checks.iter().map(|(check, word)| (check.clone(), word.ok, word.message.clone(), word.words)).collect()
+        })
+    }
+
+    #[tokio::test]
+    async fn the_last_word_on_a_check_counts_and_the_same_one_again_is_no_new_record() {
+        let live = at_home().await;
+        let before = live.ledger.with(|history| history.seq);
+        for (ok, message) in [(false, "md0\u{1b}[2J is rebuilding\n"), (false, "md0\u{1b}[2J is rebuilding\n"), (true, ""), (true, "")] {
+            live.checked(&attempt(), report("raid", ok, message)).await.unwrap();
+        }
+        assert_eq!(checks(&live), [("raid".to_owned(), true, String::new(), 2)]);
+        assert_eq!(live.ledger.with(|history| history.seq), before + 2);
+        live.checked(&attempt(), report("disk", false, &"\u{7}x".repeat(900))).await.unwrap();
+        let (_, _, message, _) = checks(&live).remove(0);
+        assert_eq!((message.chars().count(), message.contains(char::is_control)), (CHECK_MESSAGE, false));
+    }
+
+    #[tokio::test]
+    async fn a_system_that_talks_too_much_fills_no_journal() {
+        let live = at_home().await;
+        for n in 0..CHECKS {
+            live.checked(&attempt(), report(&format!("c{n}"), true, "")).await.unwrap();
+        }
+        let more = live.checked(&attempt(), report("one-more", true, "")).await;
+        assert!(matches!(more, Err(WitnessError::TooMany { .. })), "{more:?}");
+        let mut taken = 0;
+        while live.checked(&attempt(), report("c0", taken % 2 == 1, "")).await.is_ok() {
+            taken += 1;
+        }
+        assert_eq!(taken + CHECKS as u32, CHECK_CHANGES);
+        let wrong = live.checked(&attempt(), report("a b", true, "")).await;
+        assert!(wrong.is_err());
+    }
+
+    /// Hangs for ever when it is asked for a page of a name that says so.
+    #[derive(Default)]
+    struct Pages(Mutex<Vec<String>>);
+
+    #[async_trait]
+    impl Probe for Pages {
+        async fn ask(&self, url: &str) -> ProbeAnswer {
+            self.0.lock().unwrap().push(url.to_owned());
+            if url.contains("hangs") {
+                std::future::pending::<()>().await;
+            }
+            ProbeAnswer::Status(200)
+        }
+    }
+
+    #[tokio::test]
+    async fn pages_are_asked_while_their_machine_waits_at_a_gate_and_not_before_or_after() {
+        let live = testing::empty().await;
+        live.ledger.append(AT, CommitId([1; 20]), vec![claimed(), began()]).await.unwrap();
+        let pages = Arc::new(Pages::default());
+        let mut keeper = Gatekeeper::new(live.clone(), pages.clone(), testing::ports().clock, Pace::default());
+        let mut fleet = Arc::unwrap_or_clone(testing::fleet(1));
+        let within = SignedDuration::from_mins(1);
+        let gates = [URL, "http://hangs/"].map(|url| Gate::Http { url: url.to_owned(), status: 200, within });
+        Arc::make_mut(fleet.machines.get_mut(&name()).unwrap()).gates = gates.to_vec();
+        keeper.follow(&fleet);
+        assert!(keeper.running.is_empty(), "it has not called home");
+        live.ledger.append(AT, CommitId([1; 20]), vec![home()]).await.unwrap();
+        keeper.follow(&fleet);
+        let probed = || live.probes.now().get(&name()).and_then(|probes| probes.get(URL)).map(|probed| probed.answer.clone());
+        testing::until(|| probed().is_some()).await;
+        assert_eq!(probed(), Some(ProbeAnswer::Status(200)), "one that hangs holds up nobody");
+        keeper.follow(&fleet);
+        assert_eq!(keeper.running.len(), 2);
+        Arc::make_mut(fleet.machines.get_mut(&name()).unwrap()).gates.clear();
+        keeper.follow(&fleet);
+        assert_eq!((keeper.running.len(), live.probes.now().len()), (0, 0), "what nobody waits for is forgotten");
+    }
+}

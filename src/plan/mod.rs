@@ -46,7 +46,7 @@ pub use review::{LONGEST, render_markdown};
 
 use crate::model::{
     Action, AttemptEnd, AttemptId, Brake, Commit, Fleet, Held, History, Install, Machine, MachineHistory, MachineName, MachinePlan,
-    Observation, OnClaim, Plan, PowerIntent, PowerState, Probes, Problem, Published, Reason, Step, Timestamp,
+    Observation, OnClaim, Plan, PowerIntent, PowerState, Probes, Problem, Published, Step, Timestamp,
 };
 use groups::Groups;
 use names::{Names, Standing};
