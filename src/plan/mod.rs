@@ -163,8 +163,18 @@ pub fn plan(input: &Input<'_>) -> Plan {
         }
         machines.insert(case.machine.name.clone(), part);
     }
+    let left = names.gone.iter().map(|(name, history)| (*name, machine::left(input, &names, name, history)));
+    for (name, part) in left {
+        // So is what fails under a name that its machine has no more.
+        let renamed = |case: &&Case<'_>| matches!(case.standing, Some(Standing::Renamed(from)) if from == name);
+        if part.steps.iter().any(fails)
+            && let Some(case) = cases.iter().find(renamed).filter(|case| !case.failed)
+        {
+            groups.fail(case.group);
+        }
+        machines.insert(name.clone(), part);
+    }
     machines.extend(takers.into_iter().map(|case| (case.machine.name.clone(), machine::plan(input, &mut groups, case))));
-    machines.extend(names.gone.iter().map(|(name, history)| ((*name).clone(), machine::left(input, &names, name, history))));
     Plan {
         commit: input.commit.clone(),
         at: input.now,
