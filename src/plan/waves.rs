@@ -49,9 +49,10 @@ impl<'a> Commits<'a> {
         Self { in_force: input.commit.id, earlier }
     }
 
-    /// The first attempt at a machine in the rollout, but for one that was called off before its first byte.
+    /// The first attempt at a machine in the rollout, but for those that were called off: nobody looks any more how they end, so they
+    /// vouch for nothing, also if the disk is written.
     pub(super) fn first_attempt<'c>(self, case: &Case<'c>) -> Option<&'c Attempt> {
-        let called_off = |attempt: &Attempt| !attempt.wrote() && matches!(attempt.end, Some((_, AttemptEnd::Superseded)));
+        let called_off = |attempt: &Attempt| matches!(attempt.end, Some((_, AttemptEnd::Superseded)));
         let counts = |commit: CommitId| commit == self.in_force || self.earlier.is_some_and(|earlier| earlier.contains(&commit));
         case.history?.attempts.iter().find(|attempt| counts(attempt.commit) && !called_off(attempt))
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Violation, budgets::rollout_of, hardware::same_hardware};
-use crate::model::{Amount, Attempt, AttemptEnd, Machine, MachineHistory, Plan, Risk, Rollout, RolloutName, Rung, Timestamp};
+use crate::model::{Amount, Attempt, AttemptEnd, Machine, MachineHistory, Plan, Risk, Rollout, RolloutName, Timestamp};
 use crate::plan::Input;
 
 /// The share of a wave that may not fail where none is stated, in per cent.
@@ -59,9 +59,7 @@ pub(super) fn waves(plan: &Plan, input: &Input<'_>, found: &mut Vec<Violation>) 
 fn member<'a>(input: &Input<'a>, rollout: Option<&Rollout>, machine: &Machine, begins: bool) -> Member<'a> {
     let history = input.history.machines.get(&machine.name);
     let attempts = history.map_or(&[] as &[Attempt], |history| history.attempts.as_slice());
-    let called_off = |attempt: &Attempt| {
-        matches!(attempt.end, Some((_, AttemptEnd::Superseded))) && !attempt.evidence.iter().any(|(_, seen)| seen.rung() == Rung::Writing)
-    };
+    let called_off = |attempt: &Attempt| matches!(attempt.end, Some((_, AttemptEnd::Superseded)));
     let before = rollout.filter(|rollout| !rollout.waves.is_empty()).and_then(|rollout| input.history.goes_on.get(rollout.name.as_str()));
     let rolled_by = |commit| commit == input.commit.id || before.is_some_and(|before| before.contains(&commit));
     let first = attempts.iter().find(|attempt| rolled_by(attempt.commit) && !called_off(attempt));
